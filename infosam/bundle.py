@@ -1,0 +1,172 @@
+"""Adapter bundles: a folder that says what it is, travels without code, and refuses the wrong base weights.
+
+`card.json` describes it, `peft/` holds the peft library's own two files for the kinds it has, `rest.safetensors` the
+tuned decoder, norms and our own adapters, and the relation module for transfer to other runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from segment_anything.modeling import Sam
+from torch import Tensor
+
+from infosam.checkpoint import save_json, save_tensors
+from infosam.config import RunConfig, validate
+from infosam.data.transforms import PIXEL_MEAN, PIXEL_STD
+from infosam.errors import BundleError, BundleMismatch
+from infosam.peft.inject import METHODS, inject
+from infosam.sam.weights import BaseSam
+from infosam.student import build_student
+
+if TYPE_CHECKING:
+    from infosam.training import Materials
+
+FORMAT = 1
+CARD_FILE, REST_FILE, PEFT_FOLDER = "card.json", "rest.safetensors", "peft"
+PROMPT_PROTOCOL = (
+    "box: first and last foreground column and row, both inside the object, in original pixels; "
+    "no prompt: the image frame as box"
+)
+_REQUIRED = ("format", "base", "config", "files", "trainable")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are all there and unaltered."""
+
+    path: Path
+    card: dict[str, Any]
+
+    @property
+    def config(self) -> RunConfig:
+        """The run that made it."""
+        return validate(RunConfig, self.card["config"], f"{self.path / CARD_FILE}: config")
+
+
+def export_bundle(checkpoint: Path, materials: Materials, out: Path, *, card: Mapping[str, Any]) -> Path:
+    """Writes the bundle of a training checkpoint to `out`, completely or not at all, replacing what was there.
+
+    `card` adds fields such as domain, metrics and provenance to the card. Raises BundleError for a broken checkpoint.
+    """
+    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    config = validate(RunConfig, state["config"], str(checkpoint / "state.json"))
+    student = build_student(materials.base, config)
+    student.load_tensors(load_file(checkpoint / "student.safetensors"))
+    staging = out.with_name(out.name + ".part")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    method = METHODS[config.peft.kind]
+    rest = student.tensors()
+    if method.save is not None:
+        method.save(student.sam, staging / PEFT_FOLDER)
+        rest = {name: tensor for name, tensor in rest.items() if not _in_peft_files(name)}
+    save_tensors(rest, staging / REST_FILE)
+    save_json(_card(config, state, student.trainable, materials, staging) | dict(card), staging / CARD_FILE)
+    if out.exists():
+        shutil.rmtree(out)
+    staging.replace(out)
+    return out
+
+
+def read_bundle(path: Path) -> Bundle:
+    """A bundle from its folder. Raises BundleError for a missing file, a broken card, or a file with another digest."""
+    card_file = path / CARD_FILE
+    if not card_file.is_file():
+        raise BundleError(f"{path}: not an adapter bundle, it has no {CARD_FILE}")
+    try:
+        card = json.loads(card_file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{card_file}: not valid JSON ({error}); fetch the bundle again") from error
+    missing = [key for key in _REQUIRED if not isinstance(card, dict) or key not in card]
+    if missing:
+        raise BundleError(f"{card_file}: lacks {', '.join(missing)}; fetch the bundle again")
+    if card["format"] != FORMAT:
+        raise BundleError(f"{card_file}: format {card['format']}, this version of infosam reads format {FORMAT}")
+    for name, digest in card["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise BundleError(f"{path}: {name} is missing; fetch the bundle again")
+        if _digest(file) != digest:
+            raise BundleError(f"{file}: damaged, its SHA-256 is not the one in {CARD_FILE}; fetch the bundle again")
+    return Bundle(path=path, card=card)
+
+
+def restore(bundle: Bundle, base: BaseSam) -> Sam:
+    """A SAM with the bundle's adapter on a copy of `base`, in eval mode.
+
+    Raises BundleMismatch if the bundle was trained on other base weights, BundleError if its tensors do not fit."""
+    wanted = bundle.card["base"]
+    if wanted["sha256"] != base.sha256:
+        raise BundleMismatch(
+            f"{bundle.path}: trained on {wanted['name']} with SHA-256 {wanted['sha256'][:12]}..., not on "
+            f"{base.spec.name} with {base.sha256[:12]}...; its masks would be wrong"
+        )
+    config = bundle.config
+    sam = copy.deepcopy(base.sam)
+    trainable = inject(sam, config.peft, seed=0)
+    method = METHODS[config.peft.kind]
+    try:
+        rest = load_file(bundle.path / REST_FILE)
+        if method.load is not None:
+            method.load(sam, bundle.path / PEFT_FOLDER)
+            trainable = [name for name in trainable if not _in_peft_files(name)]
+        _fill(sam, {name: tensor for name, tensor in rest.items() if not name.startswith("relation.")}, trainable)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise BundleError(f"{bundle.path}: {error}") from error
+    return sam.requires_grad_(False).eval()
+
+
+def _fill(sam: Sam, tensors: Mapping[str, Tensor], names: list[str]) -> None:
+    if set(tensors) != set(names):
+        odd = sorted(set(tensors) ^ set(names))
+        raise ValueError(f"{REST_FILE} does not fit its configuration; {len(odd)} tensors differ, first: {odd[:3]}")
+    sam.load_state_dict(dict(tensors), strict=False)
+
+
+def _in_peft_files(name: str) -> bool:
+    """Whether the peft library's own file holds this parameter."""
+    return ".lora_" in name
+
+
+def _card(
+    config: RunConfig, state: Mapping[str, Any], trainable: list[str], materials: Materials, staging: Path
+) -> dict[str, Any]:
+    files = sorted(path for path in staging.rglob("*") if path.is_file())
+    base = materials.base
+    return {
+        "format": FORMAT,
+        "base": {"name": base.spec.name, "sha256": base.sha256, "image_px": base.spec.image_px},
+        "config": config.model_dump(mode="json"),
+        "trainable": trainable,
+        "epoch": state["epoch"],
+        "seed": config.train.seed,
+        "metrics": {"adapter": state["values"], "zero_shot": materials.zero_shot, "trivial": materials.trivial},
+        "data_digest": materials.data_digest,
+        "preprocessing": {
+            "channels": "RGB", "longest_side_px": base.spec.image_px, "pixel_mean": PIXEL_MEAN,
+            "pixel_std": PIXEL_STD, "padding": "right and bottom, zeros after normalisation",
+        },
+        "prompt_protocol": PROMPT_PROTOCOL,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "peft", "segment-anything", "safetensors")},
+        },
+        "files": {str(path.relative_to(staging)): _digest(path) for path in files},
+    }  # fmt: skip
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,160 @@
+"""Commands of the method itself: `infosam train | evaluate | predict | pretrain | synthesize`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from infosam.errors import UserError
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=c]...", help="Settings, such as peft.rank=8.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="Base weights here; needed for vit_b, vit_l and vit_h.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Hangs the commands on the root application."""
+    app.command(rich_help_panel="Use")(predict)
+    app.command(rich_help_panel="One run")(train)
+    app.command(rich_help_panel="One run")(evaluate)
+    app.command(rich_help_panel="Make")(pretrain)
+    app.command(rich_help_panel="Make")(synthesize)
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files or folders of images.")],
+    out: Annotated[Path, typer.Option(help="Folder for masks/ and overlays/.")],
+    domain: Annotated[str | None, typer.Option(help="Use the champion of this domain.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Use this adapter bundle instead.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSON or CSV with a box or points per image.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Folder of true masks (or one mask): prompts and scores.")] = None,
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+) -> None:
+    """Segment images with a domain's champion; without prompts it finds what it was trained to find.
+
+    Example: infosam predict --domain polyp new-images/ --out masks/
+    """
+    from infosam.prediction_run import PredictionRequest, run_prediction
+    from infosam.resolvers import resolve_domain
+
+    if (domain is None) == (bundle is None):
+        raise UserError("give either --domain (its champion is used) or --bundle (a bundle's folder), and not both")
+    if prompts is not None and truth is not None:
+        raise UserError("give --prompts or --truth, not both: true masks are turned into prompts")
+    path = bundle if bundle is not None else resolve_domain(str(domain))
+    request = PredictionRequest(
+        bundle=path, images=images, out=out, prompts=prompts, truth=truth, checkpoint=checkpoint, device=device
+    )
+    run_prediction(request, Console())
+
+
+def train(
+    data: Annotated[Path, typer.Option(help="Folder of an imported data set.")],
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the bundle; an unfinished run goes on.")],
+    overrides: Overrides = None,
+    config: Annotated[Path | None, typer.Option(help="YAML of settings.")] = None,
+) -> None:
+    """Train one configuration and write its adapter bundle; `infosam sweep` finds a good configuration for you.
+
+    Example: infosam train --data data/polyp --out runs/lora8 peft.rank=8 train.epochs=5
+    """
+    from infosam.bundle import export_bundle
+    from infosam.config import load_run_config
+    from infosam.training import best_checkpoint, load_materials
+    from infosam.training import train as run
+
+    settings = load_run_config(config, overrides or [])
+    materials = load_materials(settings.model, data, device=settings.train.device)
+    console = Console()
+    for report in run(settings, materials, checkpoint_dir=out / "checkpoints"):
+        values = report.values
+        console.print(
+            f"epoch {report.epoch}/{settings.train.epochs}  loss {values['loss/total']:.4f}  "
+            f"val Dice box {values['val/box/dice']:.4f}  none {values['val/none/dice']:.4f}"
+            f"{'  best' if report.is_best else ''}  {values['cost/seconds']:.1f} s"
+        )
+    best = best_checkpoint(out / "checkpoints")
+    if best is None:
+        raise RuntimeError(f"no checkpoint in {out}")
+    card = {"domain": materials.train_set.store.card.domain}
+    export_bundle(best, materials, out / "bundle", card=card)
+    key = f"val/{settings.train.select}/dice"
+    console.print(f"zero-shot {materials.zero_shot[key]:.4f}, best trivial {materials.trivial[key]:.4f}")
+    console.print(f"bundle: {out / 'bundle'}")
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of an adapter bundle.")],
+    data: Annotated[Path, typer.Option(help="Folder of an imported data set.")],
+    split: Annotated[str, typer.Option(help="train, val or test. Choose on val; score test once.")] = "test",
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+) -> None:
+    """Score a bundle on a split, beside zero-shot SAM and the trivial baselines.
+
+    Example: infosam evaluate runs/lora8/bundle --data data/polyp --split val
+    """
+    from infosam.bundle import read_bundle
+    from infosam.data.schema import SPLITS
+    from infosam.evaluation import evaluate_bundle
+
+    if split not in SPLITS:
+        raise UserError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
+    table = evaluate_bundle(bundle, data, split, checkpoint=checkpoint, device=device)
+    shown = Table("model", "prompt", title=f"{split} split", title_justify="left")
+    for heading in ("Dice", "IoU", "images"):
+        shown.add_column(heading, justify="right")
+    for row in sorted(table.rows, key=lambda row: (row.prompt, -row.dice)):
+        shown.add_row(row.model, row.prompt, f"{row.dice:.4f}", f"{row.iou:.4f}", str(row.images))
+    console = Console()
+    console.print(shown)
+    console.print(f"{table.protocol}; training seed {read_bundle(bundle).card['seed']}", highlight=False)
+
+
+def pretrain(
+    out: Annotated[Path, typer.Option(help="Folder of the run; an unfinished one of the same recipe goes on.")],
+    overrides: Overrides = None,
+    report_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 250,
+) -> None:
+    """Pre-train vit_nano on procedural scenes from nothing. Stop and start it as you like.
+
+    Example: infosam pretrain --out pretraining small_steps=2400 full_steps=450
+    """
+    from infosam.config import apply_overrides, validate
+    from infosam.pretrain import PretrainConfig
+    from infosam.pretrain import pretrain as run
+
+    config = validate(PretrainConfig, apply_overrides({}, overrides or []), "pretrain")
+    console = Console()
+    for report in run(config, out, report_every=report_every):
+        console.print(
+            f"step {report.step}/{config.steps}  loss {report.loss:.4f}  IoU on unseen scenes: "
+            f"box {report.box_iou:.3f}  point {report.point_iou:.3f}"
+        )
+    state = json.loads((out / "state.json").read_text(encoding="utf-8"))
+    console.print(f"done: {out / 'weights.safetensors'} after {state['step']} steps")
+
+
+def synthesize(
+    out: Annotated[Path, typer.Option(help="New folder for images/, masks/ and the CSVs.")],
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    train: Annotated[int, typer.Option(min=1, help="Pictures to train on.")] = 48,
+    val: Annotated[int, typer.Option(min=1)] = 16,
+    test: Annotated[int, typer.Option(min=1)] = 16,
+) -> None:
+    """Write the small procedural domain that the demo uses: spores among debris.
+
+    Example: infosam synthesize --out spores
+    """
+    from infosam.synthetic import write_demo_domain
+
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"--out {out} is not empty; choose a new folder")
+    write_demo_domain(out, seed=seed, train=train, val=val, test=test)
+    Console().print(f"{train} + {val} + {test} pictures in {out}; next: infosam data import {out} --domain spores --out DIR")

@@ -1,0 +1,276 @@
+"""Configuration of one training run: frozen pydantic models, YAML in, `a.b=c` overrides, errors that name the field.
+
+A search (outside this package) varies the dotted paths of `RunConfig`, for example `peft.rank` or `info.distillation`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from infosam.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """Base of every configuration: immutable, unknown keys refused, numbers finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class ModelConfig(Strict):
+    """Which SAM is adapted, and which one teaches it."""
+
+    name: Literal["vit_nano", "vit_b", "vit_l", "vit_h"] = "vit_nano"
+    """Architecture of the student and, unless `teacher` says otherwise, of the frozen teacher."""
+    checkpoint: Path | None = None
+    """Official weights file; not needed for vit_nano, whose weights are part of the package."""
+    image_px: int | None = Field(default=None, ge=32, le=2048)
+    """Side of the square canvas an image is resized and padded to; default: the size of the architecture."""
+
+
+class LoraConfig(Strict):
+    """Low-rank update of the fused query-key-value projection of the image encoder (Hu et al. 2021), through peft."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=4, ge=1, le=256)
+    """Width of the update; the official InfoSAM run uses 4."""
+    alpha: float | None = Field(default=None, gt=0)
+    """Numerator of the update's scale alpha / rank; default: equal to the rank, so the scale is 1."""
+    first_block: int = Field(default=0, ge=0)
+    """Encoder blocks below this one stay frozen."""
+
+
+class AdapterConfig(Strict):
+    """Series bottleneck adapter of InfoSAM: after attention and after the MLP of a block, GELU, inner skip."""
+
+    kind: Literal["adapter"] = "adapter"
+    width: int = Field(default=32, ge=1, le=2048)
+    """Width of the bottleneck in channels; the paper uses a quarter of the encoder width."""
+    first_block: int = Field(default=0, ge=0)
+    """Encoder blocks below this one stay frozen; the released code adapts vit_b from block 2."""
+    zero_init: bool = True
+    """Start from the pre-trained function; False is the released code's default initialisation."""
+    train_norms: bool = True
+    """Also train the LayerNorms of adapted blocks, as the released code does."""
+
+
+class DecoderOnlyConfig(Strict):
+    """No adapter in the encoder: only the mask decoder is trained. The baseline of every table."""
+
+    kind: Literal["decoder"] = "decoder"
+
+
+PeftConfig = Annotated[LoraConfig | AdapterConfig | DecoderOnlyConfig, Field(discriminator="kind")]
+
+
+class InfoConfig(Strict):
+    """Weights of the two information terms of InfoSAM (ICML 2025, section 3; weights of the released code)."""
+
+    compression: float = Field(default=1.0, ge=0, le=100)
+    """lambda 1: weight of the relation compression loss, in 1 / bit; trains the relation module only."""
+    distillation: float = Field(default=0.5, ge=0, le=100)
+    """lambda 2: weight of the relation distillation loss, in 1 / bit; 0 together with compression 0 is plain PEFT."""
+
+    @property
+    def active(self) -> bool:
+        """Whether the frozen teacher is needed at all."""
+        return self.compression > 0 or self.distillation > 0
+
+
+class LossConfig(Strict):
+    """The supervised part of the objective."""
+
+    structure: Literal["official", "weighted"] = "weighted"
+    """`weighted`: BCE weighted near boundaries per image, as its authors meant it; `official`: as released, plain."""
+
+
+class OptimConfig(Strict):
+    """Adam(W) with warm-up and cosine decay per step."""
+
+    lr: float = Field(default=5e-4, gt=0, le=1)
+    """Peak learning rate of the adapters."""
+    decoder_lr_ratio: float = Field(default=1.0, gt=0, le=100)
+    """Peak learning rate of the mask decoder divided by `lr`."""
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    """Decoupled weight decay (AdamW)."""
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Share of all steps over which the learning rate rises linearly from 0."""
+    floor: float = Field(default=0.1, ge=0, le=1)
+    """Last learning rate divided by the peak."""
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    """Largest gradient norm over all trained parameters; null: no clipping."""
+
+
+class PromptConfig(Strict):
+    """What the model is told about where the object is, during training."""
+
+    box: Fraction = 0.4
+    """Share of training samples prompted with the box around the mask."""
+    point: Fraction = 0.2
+    """Share prompted with one point inside the mask."""
+    none: Fraction = 0.4
+    """Share prompted with nothing, that is with the valid frame of the image as box."""
+    box_jitter: float = Field(default=0.05, ge=0, le=0.5)
+    """Largest shift of each side of a training box, as a share of the box's size."""
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one(self) -> PromptConfig:
+        total = self.box + self.point + self.none
+        if abs(total - 1.0) > 1e-6:
+            raise ValueError(
+                f"the shares box + point + none must sum to 1, got {self.box} + {self.point} + {self.none} = {total:g}"
+            )
+        return self
+
+
+class TrainConfig(Strict):
+    """Length, batch and chance of a run."""
+
+    epochs: int = Field(default=10, ge=1, le=10_000)
+    """Passes over the training split; the learning-rate schedule spans all of them."""
+    batch_size: int = Field(default=4, ge=1, le=1024)
+    """Images per step. The Gram matrices of the information terms are batch x batch: part of the objective."""
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    """Seeds initialisation, sample order and prompts; two runs with equal seed agree bit for bit on a CPU."""
+    select: Literal["box", "none"] = "box"
+    """Which prompt's validation Dice chooses the best epoch: truth box, or none."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes a GPU if there is one."""
+
+
+class RunConfig(Strict):
+    """Everything one training run depends on besides the data and the base weights."""
+
+    model: ModelConfig = ModelConfig()
+    peft: PeftConfig = LoraConfig()
+    info: InfoConfig = InfoConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    prompts: PromptConfig = PromptConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _information_needs_a_batch(self) -> RunConfig:
+        if self.info.active and self.train.batch_size < 2:
+            raise ValueError(
+                f"train.batch_size must be >= 2 while info.compression or info.distillation is > 0, got "
+                f"{self.train.batch_size}: the Gram matrix is batch x batch, so with one image both terms are zero"
+            )
+        return self
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping a YAML file holds (safe loader). Raises ConfigError for a missing, unparsable or non-mapping file."""
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; give the path of a YAML configuration")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings at the top level, found {type(loaded).__name__}")
+    return loaded
+
+
+def apply_overrides(settings: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """A copy of `settings` with each `a.b=c` put in place; c is read as YAML, so numbers and lists keep their type."""
+    result = _deep_copy(settings)
+    for override in overrides:
+        path, separator, text = override.partition("=")
+        if not separator or not path:
+            raise ConfigError(f"override {override!r} is not of the form a.b=value")
+        try:
+            value = _number_if_exponent(yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {override!r}: the value is not valid YAML: {error}") from error
+        set_path(result, path, value)
+    return result
+
+
+def set_path(settings: dict[str, Any], path: str, value: Any) -> None:
+    """Puts `value` at the dotted `path` of nested mappings, creating levels. Raises ConfigError through a scalar."""
+    *parents, last = path.split(".")
+    level = settings
+    for name in parents:
+        level = level.setdefault(name, {})
+        if not isinstance(level, dict):
+            raise ConfigError(f"{path}: {name!r} is a single value, it has no setting below it")
+    level[last] = value
+
+
+def validate(model: type[AnyModel], settings: Mapping[str, Any], source: str) -> AnyModel:
+    """`settings` as a checked `model`. Raises ConfigError with every problem: path, value, bound, "did you mean"."""
+    try:
+        return model.model_validate(settings)
+    except ValidationError as error:
+        lines = [_explain(model, problem) for problem in error.errors()]
+        raise ConfigError(f"{source}: " + ("\n  ".join(["", *lines]) if len(lines) > 1 else lines[0])) from None
+
+
+def load_run_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConfig:
+    """A `RunConfig` from a YAML file (or the defaults) with overrides. Raises ConfigError."""
+    settings = read_yaml(path) if path else {}
+    return validate(RunConfig, apply_overrides(settings, overrides), str(path) if path else "configuration")
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    where = [str(part) for part in problem["loc"]]
+    path = ".".join(where) or "configuration"
+    if problem["type"] == "extra_forbidden":
+        known = sorted(known_keys(model, where[:-1]))
+        close = difflib.get_close_matches(where[-1], known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}" if known else ""
+        return f"{path}: unknown setting{hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("value_error", "missing", "union_tag_not_found"):
+        return f"{path}: {message}"
+    return f"{path}: {message}, got {problem['input']!r}"
+
+
+def known_keys(model: type[BaseModel], path: Sequence[str]) -> set[str]:
+    """Field names at a dotted path below `model`, over all members of a union; empty where nothing is known."""
+    models = [model]
+    for name in path:
+        below: list[type[BaseModel]] = []
+        for candidate in models:
+            if name in candidate.model_fields:
+                below += _models_in(candidate.model_fields[name].annotation)
+            kind = candidate.model_fields.get("kind")
+            if kind is not None and name in typing.get_args(kind.annotation):
+                below.append(candidate)
+        models = below
+    return {field for candidate in models for field in candidate.model_fields}
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) in (Union, types.UnionType, Annotated):
+        return [found for part in typing.get_args(annotation) for found in _models_in(part)]
+    return []
+
+
+def _number_if_exponent(value: Any) -> Any:
+    """YAML 1.1 reads `1e-4` as text; a person means a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _deep_copy(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _deep_copy(value) if isinstance(value, Mapping) else value for key, value in settings.items()}

@@ -1,0 +1,133 @@
+"""Samples on SAM's canvas, for training and validation. Knows no model.
+
+Letters in shapes: B images, (H, W) original pixels, S side of the canvas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from infosam.data import transforms
+from infosam.data.schema import SPLITS, Split
+from infosam.data.store import Sample, Store
+from infosam.errors import DataError
+
+__all__ = ["Batch", "Item", "Sample", "SegmentationDataset", "collate"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image and mask on the canvas. Sizes are (height, width)."""
+
+    image: Tensor  # (3, S, S) float32, SAM's normalisation, padding 0
+    mask: Tensor  # (S, S) bool, padding False
+    valid: Tensor  # (S, S) bool, False on padding
+    original_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+    id: str
+    index: int  # position in the split
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Stacked items."""
+
+    image: Tensor  # (B, 3, S, S) float32
+    mask: Tensor  # (B, S, S) bool
+    valid: Tensor  # (B, S, S) bool
+    original_hw: list[tuple[int, int]]
+    resized_hw: list[tuple[int, int]]
+    ids: list[str]
+    indices: list[int]
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on another device."""
+        return replace(self, image=self.image.to(device), mask=self.mask.to(device), valid=self.valid.to(device))
+
+
+@dataclass(frozen=True)
+class _Resized:
+    """What is kept in memory of an image: a quarter of the bytes of its float tensor."""
+
+    rgb: NDArray[np.uint8]  # (h, w, 3)
+    mask: NDArray[np.bool_]  # (h, w)
+    original_hw: tuple[int, int]
+    id: str
+
+    @property
+    def nbytes(self) -> int:
+        return self.rgb.nbytes + self.mask.nbytes
+
+
+class SegmentationDataset(Dataset[Item]):
+    """One split of a data set, resized to a canvas of `canvas_px`.
+
+    Resized images are kept after their first reading until `cache_mib` is full; the rest is read anew each time,
+    which with a random order serves better than evicting. Raises DataError if the split is empty."""
+
+    def __init__(self, store: Store, split: Split, canvas_px: int, *, cache_mib: int = 1024) -> None:
+        if store.rows(split) == 0:
+            counts = ", ".join(f"{name} {store.rows(name)}" for name in SPLITS)
+            raise DataError(f"{store.card.path}: no rows in split {split!r} (rows: {counts}); import data that has it")
+        self.store = store
+        self.split: Split = split
+        self.canvas_px = canvas_px
+        self._free_bytes = cache_mib << 20
+        self._cache: dict[int, _Resized] = {}
+
+    def __len__(self) -> int:
+        return self.store.rows(self.split)
+
+    def __getitem__(self, index: int) -> Item:
+        kept = self._resized(index)
+        size = (kept.rgb.shape[0], kept.rgb.shape[1])
+        return Item(
+            image=transforms.normalise_and_pad(kept.rgb, self.canvas_px),
+            mask=transforms.pad_mask(kept.mask, self.canvas_px),
+            valid=transforms.valid_mask(size, self.canvas_px),
+            original_hw=kept.original_hw,
+            resized_hw=size,
+            id=kept.id,
+            index=index,
+        )
+
+    def sample(self, index: int) -> Sample:
+        """Image and mask at original size, where metrics are taken. Not cached."""
+        return self.store.read(self.split, index)
+
+    def _resized(self, index: int) -> _Resized:
+        if index in self._cache:
+            return self._cache[index]
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} rows in split {self.split!r}")
+        sample = self.sample(index)
+        fresh = _Resized(
+            rgb=transforms.resize_image(sample.image, self.canvas_px),
+            mask=transforms.resize_mask(sample.mask, self.canvas_px),
+            original_hw=(sample.mask.shape[0], sample.mask.shape[1]),
+            id=sample.id,
+        )
+        if fresh.nbytes <= self._free_bytes:
+            self._free_bytes -= fresh.nbytes
+            self._cache[index] = fresh
+        return fresh
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Stacks items of one canvas size."""
+    return Batch(
+        image=torch.stack([item.image for item in items]),
+        mask=torch.stack([item.mask for item in items]),
+        valid=torch.stack([item.valid for item in items]),
+        original_hw=[item.original_hw for item in items],
+        resized_hw=[item.resized_hw for item in items],
+        ids=[item.id for item in items],
+        indices=[item.index for item in items],
+    )

@@ -1,0 +1,78 @@
+"""From an image and, perhaps, a prompt to a mask at the image's own size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from infosam.bundle import read_bundle, restore
+from infosam.config import ModelConfig
+from infosam.data.pixels import PICTURE_ERRORS
+from infosam.data.transforms import prepare_image, resized_hw, restore_logits, to_rgb
+from infosam.errors import DataError
+from infosam.evaluation import choose_device
+from infosam.prompt_files import ImagePrompt, check_inside, to_canvas
+from infosam.sam.forward import forward
+from infosam.sam.weights import load_base
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+
+class Predictor:
+    """A SAM with one bundle's adapter, or plain SAM without one, kept in memory."""
+
+    def __init__(self, bundle: Path | None, *, checkpoint: Path | None = None, device: str = "auto") -> None:
+        """`checkpoint`: where the base weights lie here, for other bases than vit_nano.
+
+        Raises BundleError, BundleMismatch or WeightsError."""
+        opened = read_bundle(bundle) if bundle is not None else None
+        model = ModelConfig.model_validate(opened.card["config"]["model"]) if opened else ModelConfig()
+        if checkpoint is not None:
+            model = model.model_copy(update={"checkpoint": checkpoint})
+        base = load_base(model)
+        self.device = choose_device(device)
+        self.canvas_px = base.spec.image_px
+        self.card = opened.card if opened else None
+        self._sam = (restore(opened, base) if opened else base.sam).to(self.device)
+
+    @torch.no_grad()
+    def predict(self, rgb: NDArray[np.uint8], prompt: ImagePrompt | None = None) -> NDArray[np.bool_]:
+        """The mask (H, W) of one image (H, W, 3); without a prompt, of what the adapter was trained to find in it.
+
+        Raises DataError for a prompt outside the image."""
+        size = (rgb.shape[0], rgb.shape[1])
+        check_inside(prompt or ImagePrompt(), size, "prompt")
+        resized = resized_hw(*size, self.canvas_px)
+        image = prepare_image(rgb, self.canvas_px)[None].to(self.device)
+        prompts = to_canvas(prompt or ImagePrompt(), size, resized).to(self.device)
+        logits = forward(self._sam, image, prompts).logits.cpu()
+        mask: NDArray[np.bool_] = (restore_logits(logits, self.canvas_px, [resized], [size])[0] > 0).numpy()
+        return mask
+
+
+def find_images(sources: list[Path]) -> list[Path]:
+    """Picture files named, or found directly in folders, sorted. Raises DataError for a missing path or no picture."""
+    found: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            found += sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        elif source.is_file():
+            found.append(source)
+        else:
+            raise DataError(f"{source}: no such image or folder")
+    if not found:
+        raise DataError(f"no images in {', '.join(map(str, sources))}; known endings: {', '.join(IMAGE_SUFFIXES)}")
+    return found
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB. Raises DataError for a file that is no readable picture."""
+    try:
+        with Image.open(path) as image:
+            return to_rgb(image)
+    except PICTURE_ERRORS as error:
+        raise DataError(f"{path}: cannot be read as an image: {error}") from error

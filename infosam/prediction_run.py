@@ -1,0 +1,124 @@
+"""`infosam predict`: masks and overlay pictures of many images into a folder, with a summary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from infosam import metrics
+from infosam.data.pixels import Unusable, read_mask
+from infosam.data.prompts import box_of
+from infosam.errors import DataError
+from infosam.overlay import draw_overlay
+from infosam.predict import Predictor, find_images, read_image
+from infosam.prompt_files import ImagePrompt, check_inside, read_prompts
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionRequest:
+    """What the user asked for; see the options of `infosam predict`."""
+
+    bundle: Path
+    images: list[Path]
+    out: Path
+    prompts: Path | None = None
+    truth: Path | None = None
+    checkpoint: Path | None = None
+    device: str = "auto"
+
+
+def run_prediction(request: PredictionRequest, console: Console) -> None:
+    """Writes OUT/masks/NAME.png (0 and 255) and OUT/overlays/NAME.png, and prints a table.
+
+    Everything a user gave is checked before the first mask is made. Raises UserError."""
+    paths = find_images(request.images)
+    _check_names(paths)
+    prompts = _prompts(paths, request)
+    predictor = Predictor(request.bundle, checkpoint=request.checkpoint, device=request.device)
+    for folder in ("masks", "overlays"):
+        (request.out / folder).mkdir(parents=True, exist_ok=True)
+    table = Table("image", "prompt")
+    table.add_column("area", justify="right")
+    for heading in ("IoU", "Dice") if request.truth else ():
+        table.add_column(heading, justify="right")
+    for path in track(paths, description="Segmenting", console=console, transient=True):
+        rgb = read_image(path)
+        prompt = prompts.get(path.name, ImagePrompt())
+        mask = predictor.predict(rgb, prompt)
+        truth = _truth_of(path, request.truth) if request.truth else None
+        Image.fromarray((mask * np.uint8(255)).astype(np.uint8)).save(request.out / "masks" / f"{path.stem}.png")
+        overlay = draw_overlay(rgb, mask, truth, prompt.box)
+        overlay.save(request.out / "overlays" / f"{path.stem}.png")
+        table.add_row(path.name, _describe(prompt), f"{mask.mean():.1%}", *_scores(mask, truth))
+    console.print(table)
+    console.print(f"masks: {request.out / 'masks'}  overlays: {request.out / 'overlays'}", highlight=False)
+
+
+def _check_names(paths: list[Path]) -> None:
+    doubled = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
+    if doubled:
+        raise DataError(
+            f"several images are called {doubled[0]!r}, their masks would overwrite each other; run them one folder at a time"
+        )
+
+
+def _prompts(paths: list[Path], request: PredictionRequest) -> dict[str, ImagePrompt]:
+    """Prompts by file name, checked against the images; boxes around the truth where that is given."""
+    if request.truth is not None:
+        found = {}
+        for path in paths:
+            truth = torch.from_numpy(_truth_of(path, request.truth))
+            if truth.any():
+                x0, y0, x1, y1 = box_of(truth).tolist()
+                found[path.name] = ImagePrompt(box=(x0, y0, x1, y1))
+        return found
+    if request.prompts is None:
+        return {}
+    prompts = read_prompts(request.prompts)
+    unknown = sorted(set(prompts) - {path.name for path in paths})
+    if unknown:
+        raise DataError(f"{request.prompts}: has a prompt for {unknown[0]!r}, which is not among the images")
+    for path in paths:
+        if path.name in prompts:
+            check_inside(prompts[path.name], read_image(path).shape[:2], f"{request.prompts}: {path.name}")
+    return prompts
+
+
+def _truth_of(image: Path, truth: Path) -> NDArray[np.bool_]:
+    """The true mask of an image: the file itself, or the one with the same stem in a folder. Raises DataError."""
+    file = truth
+    if truth.is_dir():
+        matches = sorted(path for path in truth.iterdir() if path.stem == image.stem)
+        if not matches:
+            raise DataError(f"--truth: no mask called {image.stem}.* in {truth}")
+        file = matches[0]
+    try:
+        mask = read_mask(file)
+    except Unusable as problem:
+        raise DataError(str(problem)) from problem
+    size = read_image(image).shape[:2]
+    if mask.shape != size:
+        raise DataError(f"--truth: {file} is {mask.shape[1]} x {mask.shape[0]} px, {image} is {size[1]} x {size[0]} px")
+    return mask
+
+
+def _describe(prompt: ImagePrompt) -> str:
+    parts = ["box"] if prompt.box is not None else []
+    parts += [f"{len(prompt.points)} points"] if prompt.points else []
+    return " + ".join(parts) or "none"
+
+
+def _scores(mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> list[str]:
+    if truth is None:
+        return []
+    predicted, actual = torch.from_numpy(mask), torch.from_numpy(truth)
+    return [f"{metrics.iou(predicted, actual):.4f}", f"{metrics.dice(predicted, actual):.4f}"]

@@ -1,0 +1,140 @@
+"""Prompts of a user's images from a JSON or CSV file, in pixels of the original image.
+
+JSON: {"a.jpg": {"box": [x0, y0, x1, y1]}, "b.jpg": {"points": [[x, y, 1], [x, y, 0]]}}; the last number of a point
+is 1 for object and 0 for background. CSV: columns image,x0,y0,x1,y1. Images are named by file name.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from infosam.data.prompts import Prompts
+from infosam.errors import DataError
+
+BOX_COLUMNS = ("x0", "y0", "x1", "y1")
+
+
+@dataclass(frozen=True)
+class ImagePrompt:
+    """What a user says about one image: a box, points, both, or nothing."""
+
+    box: tuple[float, float, float, float] | None = None  # x0, y0, x1, y1: first and last column and row
+    points: tuple[tuple[float, float, int], ...] = ()  # x, y, and 1 for object or 0 for background
+
+
+def read_prompts(path: Path) -> dict[str, ImagePrompt]:
+    """Prompts by image file name. Raises DataError naming the row or image that is wrong."""
+    if not path.is_file():
+        raise DataError(f"--prompts: no such file: {path}")
+    if path.suffix.lower() == ".csv":
+        return _from_csv(path)
+    if path.suffix.lower() == ".json":
+        return _from_json(path)
+    raise DataError(f"--prompts: {path} must end in .json or .csv")
+
+
+def _from_csv(path: Path) -> dict[str, ImagePrompt]:
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        missing = [name for name in ("image", *BOX_COLUMNS) if name not in (reader.fieldnames or [])]
+        if missing:
+            raise DataError(f"{path}: lacks the columns {', '.join(missing)}; found {', '.join(reader.fieldnames or [])}")
+        return {
+            Path(row["image"]).name: ImagePrompt(
+                box=_box([row[name] for name in BOX_COLUMNS], f"{path}:{number}")
+            )
+            for number, row in enumerate(reader, start=2)
+        }
+
+
+def _from_json(path: Path) -> dict[str, ImagePrompt]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a mapping of image names to prompts, found {type(content).__name__}")
+    return {Path(name).name: _prompt(entry, f"{path}: {name}") for name, entry in content.items()}
+
+
+def _prompt(entry: Any, where: str) -> ImagePrompt:
+    if not isinstance(entry, Mapping) or not entry.keys() <= {"box", "points"}:
+        raise DataError(f'{where}: expected {{"box": [...]}} and / or {{"points": [...]}}, found {entry!r}')
+    box = _box(entry["box"], where) if "box" in entry else None
+    return ImagePrompt(box=box, points=tuple(_point(point, where) for point in entry.get("points", ())))
+
+
+def _box(values: Any, where: str) -> tuple[float, float, float, float]:
+    numbers = _numbers(values, 4, where, "a box is x0, y0, x1, y1")
+    x0, y0, x1, y1 = numbers
+    if x1 < x0 or y1 < y0:
+        raise DataError(f"{where}: box {numbers} has no area: x1 must be >= x0 and y1 >= y0 (corners, not width)")
+    return x0, y0, x1, y1
+
+
+def _point(values: Any, where: str) -> tuple[float, float, int]:
+    x, y, label = _numbers(values, 3, where, "a point is x, y, label")
+    if label not in (0, 1):
+        raise DataError(f"{where}: the label of a point must be 1 (object) or 0 (background), got {label:g}")
+    return x, y, int(label)
+
+
+def _numbers(values: Any, count: int, where: str, form: str) -> list[float]:
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
+        raise DataError(f"{where}: {form}, {count} finite numbers; got {values!r}")
+    return numbers
+
+
+def check_inside(prompt: ImagePrompt, size: tuple[int, int], where: str) -> None:
+    """Raises DataError for a prompt that leaves its image of `size` (H, W)."""
+    height, width = size
+    corners: Sequence[tuple[float, float]] = [(x, y) for x, y, _ in prompt.points]
+    if prompt.box is not None:
+        corners = [*corners, prompt.box[:2], prompt.box[2:]]
+    for x, y in corners:
+        if not (0 <= x <= width and 0 <= y <= height):
+            raise DataError(f"{where}: prompt coordinate ({x:g}, {y:g}) lies outside the image of {width} x {height} px")
+
+
+def to_canvas(prompt: ImagePrompt, size: tuple[int, int], resized: tuple[int, int]) -> Prompts:
+    """A prompt in pixels of an image of `size` (H, W) as one of `resized` size (h, w) on the canvas.
+
+    Pixel indices scale by their centres, so that the last column of the image is the last one on the canvas. Without
+    box and points the prompt is the frame. Points without a box get SAM's padding point, as the package does."""
+    height, width = size
+    box = prompt.box
+    if box is None and not prompt.points:
+        box = (0.0, 0.0, width - 1.0, height - 1.0)
+    rows = [(x, y, label) for x, y, label in prompt.points]
+    if box is not None:
+        rows += [(box[0], box[1], 2), (box[2], box[3], 3)]
+    scale = np.array([resized[1] / width, resized[0] / height])
+    coordinates = np.array([row[:2] for row in rows], dtype=np.float64)
+    labels = [row[2] for row in rows]
+    moved = _scaled(coordinates, np.array(labels), scale)
+    if box is None:
+        moved, labels = np.concatenate([moved, np.zeros((1, 2))]), [*labels, -1]
+    points = torch.from_numpy(moved).float()[None]
+    return Prompts(points=points, labels=torch.tensor(labels)[None])
+
+
+def _scaled(coordinates: NDArray[np.float64], labels: NDArray[np.int64], scale: NDArray[np.float64]
+            ) -> NDArray[np.float64]:  # fmt: skip
+    """Outer edges scale, then indices again: a box corner keeps the pixels it encloses, a point its centre."""
+    offset = np.select([labels == 2, labels == 3], [0.0, 1.0], default=0.5)[:, None]
+    moved: NDArray[np.float64] = (coordinates + offset) * scale - offset
+    return moved

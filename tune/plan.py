@@ -1,0 +1,131 @@
+"""A sweep made ready to run: names settled, paths absolute, data looked at, its folder made."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infosam.errors import ConfigError, UserError
+from tune.config import SweepConfig
+from tune.home import Home
+
+TRAINING = "infosam.training"
+"""The training module of every real sweep; see `tune.worker.TrainingEntry`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """What does not change while a sweep runs. `config` has name and domain filled in."""
+
+    config: SweepConfig
+    sweep_id: str
+    domain: str
+    data_digest: str
+    folder: Path
+    home: Home
+    training: str
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where MLflow records the sweep."""
+        return self.config.tracking.uri or self.home.tracking_uri
+
+    @property
+    def device(self) -> str:
+        """Where training happens; without a reserved GPU that is the processor, whatever the machine has."""
+        run, resources = self.config.run, self.config.resources
+        return "cpu" if run.train.device == "auto" and not resources.gpus_per_worker else run.train.device
+
+    @property
+    def settings(self) -> str:
+        """The whole configuration as YAML; running it again repeats the sweep."""
+        return yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+
+    @property
+    def protocol(self) -> str:
+        """How scores come about, in one line."""
+        if self.training != TRAINING:
+            return self.training
+        from infosam.evaluation import PROTOCOL
+
+        return f"{PROTOCOL}; best epoch and best trial by val Dice with prompt {self.config.run.train.select}"
+
+    def fixed_params(self) -> dict[str, Any]:
+        """Settings that are equal in all trials, by dotted path."""
+        flat = _flat(self.config.run.model_dump(mode="json"))
+        return {path: value for path, value in flat.items() if path not in self.config.space}
+
+
+def make_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> SweepPlan:
+    """Checks the dataset and makes the sweep's folder. Raises UserError."""
+    from infosam.data.store import open_dataset
+
+    card = open_dataset(config.data).card
+    if config.domain not in (None, card.domain):
+        raise ConfigError(
+            f"domain: the configuration says {config.domain!r}, {config.data} holds {card.domain!r}; "
+            "leave domain out, or import the images under the other name"
+        )
+    missing = [split for split in ("train", "val", "test") if not card.counts.get(split)]
+    if missing:
+        raise UserError(
+            f"{config.data}: no images in {', '.join(missing)}; a sweep trains on train, chooses on val "
+            "and scores once on test, so each needs some"
+        )
+    sweep_id, folder = _make_folder(config.name or card.domain, config.storage or home.sweeps)
+    plan = SweepPlan(
+        config=_pinned(config, card.domain, sweep_id),
+        sweep_id=sweep_id,
+        domain=card.domain,
+        data_digest=card.digest,
+        folder=folder,
+        home=home,
+        training=training,
+    )
+    (folder / "sweep.yaml").write_text(plan.settings, encoding="utf-8")
+    return plan
+
+
+def discard(plan: SweepPlan) -> None:
+    """Removes the folder of a sweep that was refused before its first trial."""
+    shutil.rmtree(plan.folder, ignore_errors=True)
+
+
+def _pinned(config: SweepConfig, domain: str, sweep_id: str) -> SweepConfig:
+    """The configuration with nothing left to the surroundings."""
+    model = config.run.model
+    if model.checkpoint is not None:
+        model = model.model_copy(update={"checkpoint": model.checkpoint.absolute()})
+    run = config.run.model_copy(update={"model": model})
+    return config.model_copy(update={"domain": domain, "name": sweep_id, "data": config.data.absolute(), "run": run})
+
+
+def _make_folder(name: str, parent: Path) -> tuple[str, Path]:
+    """A new folder for a sweep of that name; a taken name gets the next number, so that sweeps never mix."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        pattern = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
+        matches = (pattern.fullmatch(path.name) for path in parent.iterdir())
+        numbers = [int(match[1] or 1) for match in matches if match]
+        while True:
+            sweep_id = f"{name}-{max(numbers) + 1}" if numbers else name
+            try:
+                (parent / sweep_id).mkdir()
+            except FileExistsError:  # another sweep took it meanwhile
+                numbers.append(max(numbers, default=0) + 1)
+            else:
+                return sweep_id, (parent / sweep_id).absolute()
+    except OSError as error:
+        raise UserError(f"{parent}: cannot hold the sweep's folder: {error}; set storage or INFOSAM_HOME") from error
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

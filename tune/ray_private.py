@@ -1,0 +1,69 @@
+"""All we take from Ray that is not public: a Ray Train run whose workers live in the placement group of its slot.
+
+Ray Train V2 makes a placement group of its own for its workers. When Tune kills a trial that group outlives it, and
+two trials can wait for each other's groups for ever. Inside the group Tune made for the trial, reservation is atomic
+and goes with the trial. tests/tune/test_ray_private.py holds these names and their behaviour against the installed
+Ray; the version pinned in pyproject.toml is one it accepts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.execution.controller.controller import TrainController
+from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
+from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+POLL_S = 0.5
+"""How often the controller looks after its workers; reports do not pass through it."""
+
+
+class _BorrowedGroup(DefaultPlacementGroupHandle):
+    def shutdown(self) -> None:
+        """Does nothing: the group belongs to Tune, which removes it with the slot."""
+
+
+class _SlotWorkerGroup(WorkerGroup):
+    def _create_placement_group(self, scaling_config: Any, worker_group_context: Any) -> DefaultPlacementGroupHandle:
+        group = ray.util.get_current_placement_group()
+        if group is None or len(group.bundle_specs) < worker_group_context.num_workers:
+            raise RuntimeError(f"the slot's placement group is too small: {group and group.bundle_specs}")
+        return _BorrowedGroup(group)
+
+
+class _SlotController(TrainController):
+    worker_group_cls = _SlotWorkerGroup
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._health_check_interval_s = POLL_S
+
+
+class SlotTrainer(DataParallelTrainer):
+    """A Ray Train run, started by an actor of a Tune trial, whose worker i occupies bundle i of the trial's group.
+
+    Not a TorchTrainer: one worker needs no process group, and neither slot nor controller has to import torch."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        # The cleaner would remove Tune's group, and without a dashboard it never ends.
+        return [
+            one for one in super()._create_default_callbacks() if not isinstance(one, PlacementGroupCleanerCallback)
+        ]
+
+    def _initialize_and_run_controller(self, **controller_kwargs: Any) -> Any:
+        # A runtime environment, even an empty mapping of variables, costs a cold process; give one only if needed.
+        variables = get_env_vars_to_propagate()
+        options: dict[str, Any] = {"runtime_env": {"env_vars": variables}} if variables else {}
+        group = ray.util.get_current_placement_group()
+        if group is None:
+            raise RuntimeError("a slot's worker group must be started inside a Tune trial's placement group")
+        strategy = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+        controller_class: Any = ray.remote(num_cpus=0, scheduling_strategy=strategy, **options)(_SlotController)
+        controller = controller_class.remote(**controller_kwargs)
+        ray.get(controller.run.remote())
+        return ray.get(controller.get_result.remote())

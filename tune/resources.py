@@ -1,0 +1,107 @@
+"""Ray for a sweep: connect or start it, and what the cluster can hold."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from infosam.errors import UserError
+from tune.config import ResourceConfig
+
+LOCAL_OBJECT_STORE_BYTES = 256 * 2**20
+"""A sweep sends only messages through the object store."""
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # csv, json and tensorboard files of every trial
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no metric, and that is no error of the sweep
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a configuration are relative to where the user stands
+}
+
+
+class ClusterTooSmall(UserError):
+    """No node can ever hold one worker of the sweep."""
+
+
+@contextlib.contextmanager
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the time of a command; what the user has set wins."""
+    added = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
+def ray_session(address: str | None = None, *, verbose: bool = False) -> Iterator[None]:
+    """A connection to Ray: the one that is open, the cluster at `address` or RAY_ADDRESS, or a new one on this machine.
+
+    `address` `nearest` is the cluster this machine belongs to, or a new one. Only what was started here is stopped."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    level = logging.INFO if verbose else logging.ERROR
+    _connect(address or os.environ.get("RAY_ADDRESS") or "local", {"logging_level": level, "log_to_driver": verbose})
+    logging.getLogger("ray").setLevel(level)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str, options: Mapping[str, Any]) -> None:
+    import ray
+
+    if address == "nearest":
+        with contextlib.suppress(ConnectionError):
+            ray.init(address="auto", **options)
+            return
+        address = "local"
+    if address == "local":
+        options = {**options, "include_dashboard": False, "object_store_memory": LOCAL_OBJECT_STORE_BYTES}
+    try:
+        ray.init(address=address, **options)
+    except ConnectionError as error:
+        raise UserError(
+            f"no Ray cluster at {address} (RAY_ADDRESS or --address): {error}; unset it to use this machine"
+        ) from error
+
+
+def cluster_nodes() -> list[dict[str, float]]:
+    """The resources of every live node, by Ray's names."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def count_slots(resources: ResourceConfig, nodes: list[dict[str, float]], trials: int) -> int:
+    """Trials to run at a time. Raises ClusterTooSmall where Ray would wait for ever."""
+    fitting = [_bundles(resources.bundle, node) for node in nodes]
+    if not any(fitting):
+        raise ClusterTooSmall(
+            f"no node can hold one worker: asked for {_describe(resources.bundle)} (resources.*_per_worker), the "
+            f"cluster has " + "; ".join(f"a node with {_describe(node)}" for node in nodes)
+        )
+    wanted = sum(fitting) if resources.slots == "auto" else resources.slots
+    return min(wanted, trials)
+
+
+def _bundles(bundle: Mapping[str, float], node: Mapping[str, float]) -> int:
+    return min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in bundle.items())
+
+
+def _describe(amounts: Mapping[str, float]) -> str:
+    shown = {name: amounts.get(name, 0.0) for name in ("CPU", "GPU")}
+    text = ", ".join(f"{amount:g} {name}" for name, amount in shown.items())
+    memory = amounts.get("memory")
+    return f"{text}, {memory / 2**30:.1f} GiB memory" if memory else text

@@ -1,0 +1,280 @@
+"""What a finished sweep shows: the leaderboard, what was gained, a picture, and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tune.champions import Promotion
+from tune.ledger import Ledger, TrialRecord
+from tune.terminal import STYLES, describe_value
+from tune.tracking import TrackingResult
+
+if TYPE_CHECKING:
+    from infosam.config import ModelConfig
+    from infosam.evaluation import EvaluationTable
+
+PROMPTS = {"box": "truth box", "none": "no prompt"}
+OVERLAY_IMAGES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """Mean scores of one split and prompt: the adapter beside what was there without it."""
+
+    split: str
+    prompt: str
+    adapter: float
+    zero_shot: float
+    trivial: float
+    adapter_iou: float
+    zero_shot_iou: float
+    trivial_iou: float
+
+
+@dataclass(kw_only=True)
+class SweepOutcome:
+    """Everything a sweep found."""
+
+    sweep_id: str
+    domain: str
+    folder: Path
+    tracking_uri: str
+    seed: int
+    ledger: Ledger
+    interrupted: bool = False
+    champion: TrialRecord | None = None
+    bundle: Path | None = None
+    gains: Sequence[Gain] = ()
+    protocol: str = ""
+    promotion: Promotion | None = None
+    unregistered: str | None = None  # why no promotion was tried
+    overlay: Path | None = None
+    tracking: TrackingResult | None = None
+
+    @property
+    def first_error(self) -> str | None:
+        """The error of the first failed trial."""
+        ends = (trial.end for trial in self.ledger.trials.values())
+        return next((end.error for end in ends if end is not None and end.error), None)
+
+
+def gains_of(
+    best: Mapping[str, float],
+    zero_shot: Mapping[str, float],
+    trivial: Mapping[str, float],
+    test: EvaluationTable | None,
+) -> list[Gain]:
+    """Rows for validation (of the best epoch) and for test, each with truth boxes and with no prompt."""
+    rows = []
+    for prompt in PROMPTS:
+        dice, iou = f"val/{prompt}/dice", f"val/{prompt}/iou"
+        if all(dice in scores for scores in (best, zero_shot, trivial)):
+            rows.append(
+                Gain(
+                    split="val",
+                    prompt=prompt,
+                    adapter=best[dice],
+                    zero_shot=zero_shot[dice],
+                    trivial=trivial[dice],
+                    adapter_iou=best[iou],
+                    zero_shot_iou=zero_shot[iou],
+                    trivial_iou=trivial[iou],
+                )
+            )
+    for row in test.rows if test else ():
+        if row.model == "adapter" and test is not None:
+            zero, plain = test.row("zero_shot", row.prompt), test.best_trivial(row.prompt)
+            rows.append(
+                Gain(
+                    split="test",
+                    prompt=row.prompt,
+                    adapter=row.dice,
+                    zero_shot=zero.dice,
+                    trivial=plain.dice,
+                    adapter_iou=row.iou,
+                    zero_shot_iou=zero.iou,
+                    trivial_iou=plain.iou,
+                )
+            )
+    return rows
+
+
+def show_outcome(console: Console, outcome: SweepOutcome) -> None:
+    """Prints the whole result."""
+    console.print(leaderboard(outcome.ledger))
+    if outcome.gains:
+        console.print(gain_table(outcome))
+        console.print(Text(f"seed {outcome.seed}; {outcome.protocol}", style="dim"), soft_wrap=True)
+    for line in closing_lines(outcome):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def leaderboard(ledger: Ledger) -> Table:
+    """All trials, best validation Dice first."""
+    table = Table(title="Leaderboard: validation Dice of each trial's best epoch", title_justify="left")
+    for name in ("trial", "searched values", "epochs", "end"):
+        table.add_column(name, overflow="fold")
+    for name in ("best epoch", "box", "no prompt"):
+        table.add_column(name, justify="right")
+    for trial in ledger.ranking():
+        reason = trial.end.reason if trial.end else "user"
+        best = trial.best
+        values = ", ".join(describe_value(path, value) for path, value in trial.values.items())
+        table.add_row(
+            trial.trial_id,
+            values,
+            str(len(trial.epochs)),
+            f"[{STYLES[reason]}]{reason.replace('_', ' ')}[/]",
+            str(best.epoch) if best else "-",
+            *(_number(best.values.get(f"val/{prompt}/dice")) if best else "-" for prompt in PROMPTS),
+        )
+    return table
+
+
+def gain_table(outcome: SweepOutcome) -> Table:
+    """Adapter beside zero-shot and the best trivial baseline, Dice with IoU in brackets."""
+    assert outcome.champion is not None
+    table = Table(title=f"What was gained by {outcome.champion.trial_id}: mean Dice (IoU)", title_justify="left")
+    for name in ("split", "prompt"):
+        table.add_column(name)
+    for name in ("adapter", "zero-shot", "best trivial", "gain over zero-shot", "over trivial"):
+        table.add_column(name, justify="right")
+    for gain in outcome.gains:
+        table.add_row(
+            gain.split,
+            PROMPTS[gain.prompt],
+            f"[bold]{gain.adapter:.3f}[/] ({gain.adapter_iou:.3f})",
+            f"{gain.zero_shot:.3f} ({gain.zero_shot_iou:.3f})",
+            f"{gain.trivial:.3f} ({gain.trivial_iou:.3f})",
+            _signed(gain.adapter - gain.zero_shot),
+            _signed(gain.adapter - gain.trivial),
+        )
+    return table
+
+
+def closing_lines(outcome: SweepOutcome) -> list[str]:
+    """What was decided, what could not be done, where things are, what to type next."""
+    lines = []
+    promotion = outcome.promotion
+    if promotion is not None and promotion.promoted:
+        lines.append(
+            f"[green]Champion of {outcome.domain}[/]: {promotion.model} version {promotion.version}; "
+            + "; ".join(promotion.reasons)
+        )
+    elif promotion is not None:
+        lines.append(f"[yellow]Not promoted[/]: {'; '.join(promotion.reasons)}")
+    elif outcome.unregistered:
+        lines.append(f"[yellow]Not registered[/]: {outcome.unregistered}")
+    if outcome.tracking is not None and outcome.tracking.unwritten:
+        lines.append(
+            f"[yellow]MLflow lacks {outcome.tracking.unwritten} records[/] ({outcome.tracking.error}); they "
+            f"are in {outcome.folder / 'events.jsonl'}"
+        )
+    if outcome.interrupted:
+        lines.append("[yellow]Interrupted[/]: these are partial results")
+    if outcome.overlay:
+        lines.append(f"Picture:       {outcome.overlay}")
+    if outcome.bundle:
+        lines.append(f"Best adapter:  {outcome.bundle}")
+    lines.append(f"Sweep folder:  {outcome.folder}")
+    lines.append(f"All runs:      [bold]{ui_command(outcome.tracking_uri)}[/]")
+    if promotion is not None and promotion.promoted:
+        lines.append(f"Use it:        [bold]infosam predict --domain {outcome.domain} IMAGES --out DIR[/]")
+    return lines
+
+
+def ui_command(uri: str) -> str:
+    """How to look at the runs."""
+    return "infosam ui" if uri.startswith("sqlite:") else f"open {uri}"
+
+
+def note(outcome: SweepOutcome) -> str:
+    """The parent run's description: Markdown with leaderboard, gains and decision."""
+    lines = [
+        f"## Sweep {outcome.sweep_id}",
+        "",
+        "| trial | values | epochs | end | val dice box | no prompt |",
+        "|---|---|---|---|---|---|",
+    ]
+    for trial in outcome.ledger.ranking()[:20]:
+        values = ", ".join(describe_value(path, value) for path, value in trial.values.items())
+        scores = [_number(trial.best.values.get(f"val/{prompt}/dice")) if trial.best else "-" for prompt in PROMPTS]
+        end = trial.end.reason if trial.end else "user"
+        lines.append(f"| {trial.trial_id} | {values} | {len(trial.epochs)} | {end} | {' | '.join(scores)} |")
+    if outcome.gains:
+        lines += [
+            "",
+            f"### What was gained by {outcome.champion.trial_id if outcome.champion else ''}",
+            "",
+            "| split | prompt | adapter | zero-shot | best trivial |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {gain.split} | {PROMPTS[gain.prompt]} | {gain.adapter:.3f} | {gain.zero_shot:.3f} | "
+            f"{gain.trivial:.3f} |"
+            for gain in outcome.gains
+        ]
+        lines += ["", f"Mean Dice. Seed {outcome.seed}; {outcome.protocol}"]
+    if outcome.promotion:
+        word = "Promoted" if outcome.promotion.promoted else "Not promoted"
+        lines += ["", f"**{word}**: {'; '.join(outcome.promotion.reasons)}"]
+    elif outcome.unregistered:
+        lines += ["", f"**Not registered**: {outcome.unregistered}"]
+    return "\n".join(lines)
+
+
+def draw_overlays(bundle: Path, data: Path, out: Path, *, model: ModelConfig, device: str) -> Path | None:
+    """Test images in rows: truth, the adapter with the truth's box and without prompt, before them the untuned model.
+
+    The untuned model is shown for vit_nano as it is shipped, which a predictor without bundle is."""
+    import torch
+
+    from infosam.data.prompts import box_of
+    from infosam.data.store import open_dataset
+    from infosam.overlay import contact_sheet, draw_overlay
+    from infosam.predict import Predictor
+    from infosam.prompt_files import ImagePrompt
+
+    store = open_dataset(data)
+    tuned = Predictor(bundle, checkpoint=model.checkpoint, device=device)
+    untuned = Predictor(None, checkpoint=model.checkpoint, device=device) if _is_default_base(model) else None
+    rows = []
+    for index in range(min(OVERLAY_IMAGES, store.rows("test"))):
+        sample = store.read("test", index)
+        if not sample.mask.any():
+            continue
+        x0, y0, x1, y1 = box_of(torch.from_numpy(sample.mask)).tolist()
+        prompt = ImagePrompt(box=(x0, y0, x1, y1))
+        row = {"truth": draw_overlay(sample.image, sample.mask, None, prompt.box)}
+        if untuned is not None:
+            row["zero-shot, truth box"] = draw_overlay(
+                sample.image, untuned.predict(sample.image, prompt), sample.mask, prompt.box
+            )
+        row["adapter, truth box"] = draw_overlay(
+            sample.image, tuned.predict(sample.image, prompt), sample.mask, prompt.box
+        )
+        row["adapter, no prompt"] = draw_overlay(sample.image, tuned.predict(sample.image), sample.mask)
+        rows.append(row)
+    if not rows:
+        return None
+    contact_sheet([list(row.values()) for row in rows], list(rows[0])).save(out)
+    return out
+
+
+def _is_default_base(model: ModelConfig) -> bool:
+    return model.name == "vit_nano" and model.image_px is None
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _signed(value: float) -> str:
+    return f"[{'green' if value > 0 else 'red'}]{value:+.3f}[/]"
