@@ -240,7 +240,7 @@ def _row(node: NodeReport, report: ClusterReport) -> list[str]:
 def _compared(theirs: str | None, mine: str) -> str:
     if theirs is None:
         return "?"
-    return theirs if theirs == mine else f"[red]{theirs}[/red] (here {mine})"
+    return theirs if theirs == mine else f"[red]{theirs}[/red]"
 
 
 def _totals(report: ClusterReport) -> str:

@@ -1,4 +1,4 @@
-"""Optimiser state and numbers on disk without pickle: safetensors for tensors, JSON for the rest, written atomically."""
+"""State on disk without pickle: safetensors for tensors, JSON for the rest, written atomically."""
 
 from __future__ import annotations
 

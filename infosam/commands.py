@@ -157,4 +157,4 @@ def synthesize(
     if out.exists() and any(out.iterdir()):
         raise UserError(f"--out {out} is not empty; choose a new folder")
     write_demo_domain(out, seed=seed, train=train, val=val, test=test)
-    Console().print(f"{train} + {val} + {test} pictures in {out}; next: infosam data import {out} --domain spores --out DIR")
+    Console().print(f"{train} + {val} + {test} pictures; next: infosam data import {out} --domain spores --out DIR")

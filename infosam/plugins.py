@@ -28,7 +28,7 @@ class Plugins:
 
 
 def load_plugins(group: str) -> Plugins:
-    """Imports every entry point of `group`, sorted by name; one that fails to import becomes a problem, not an error."""
+    """Imports every entry point of `group`, sorted by name; one that fails to import becomes a problem."""
     found: dict[str, Callable[..., Any]] = {}
     problems: list[str] = []
     for point in sorted(entry_points(group=group), key=lambda each: each.name):

@@ -67,7 +67,8 @@ def _check_names(paths: list[Path]) -> None:
     doubled = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
     if doubled:
         raise DataError(
-            f"several images are called {doubled[0]!r}, their masks would overwrite each other; run them one folder at a time"
+            f"several images are called {doubled[0]!r} and their masks would overwrite each other; "
+            "run them one folder at a time"
         )
 
 

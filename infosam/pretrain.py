@@ -142,7 +142,8 @@ def pretrain_loss(logits: Tensor, predicted_iou: Tensor, target: Tensor) -> Tens
     """BCE + Dice of the single mask, of the best of three (Kirillov et al. 2023, section 3), and the IoU head's error.
 
     BCE is summed over the canvas and divided by the area of the mask's box, so that small objects count as much as
-    large ones; a plain mean leaves the model predicting nothing for hundreds of steps. Shapes: logits (P, 4, h, w), predicted_iou (P, 4), target (P, h, w) in [0, 1]."""
+    large ones; a plain mean leaves the model predicting nothing for hundreds of steps.
+    Shapes: logits (P, 4, h, w), predicted_iou (P, 4), target (P, h, w) in [0, 1]."""
     truth = target.unsqueeze(1).expand_as(logits)
     bce = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").sum(dim=(2, 3)) / _extent(target)
     probability = logits.sigmoid()
@@ -174,7 +175,8 @@ def validate(sam: Sam, *, scenes: int = 96, seed: int = VALIDATION_SEED) -> tupl
         images, masks = zip(*(data[i] for i in range(start, min(start + 16, scenes))), strict=True)
         truth = torch.cat(masks)
         embeddings = sam.image_encoder(torch.stack(images))
-        kinds = {"box": box_prompt(truth, jitter=0.0, generator=None), "point": point_prompt(truth, generator=generator)}
+        boxes = box_prompt(truth, jitter=0.0, generator=None)
+        kinds = {"box": boxes, "point": point_prompt(truth, generator=generator)}
         for kind, prompts in kinds.items():
             logits, _, _ = _decode(sam, embeddings, prompts)
             predicted = F.interpolate(logits[:, :1], truth.shape[1:], mode="bilinear")[:, 0] > 0
@@ -188,9 +190,7 @@ def _decode(sam: Sam, embeddings: Tensor, prompts: Prompts) -> tuple[Tensor, Ten
     return decode_tokens(sam.mask_decoder, sam.prompt_encoder, embeddings, sparse)
 
 
-def _step(
-    sam: Sam, optimizer: torch.optim.Optimizer, batch: _SceneBatch, config: PretrainConfig, step: int
-) -> Tensor:
+def _step(sam: Sam, optimizer: torch.optim.Optimizer, batch: _SceneBatch, config: PretrainConfig, step: int) -> Tensor:
     side_px = batch.images.shape[-1]
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     frames = [(side_px, side_px)] * len(batch.masks)
@@ -198,7 +198,7 @@ def _step(
     with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=config.bf16):
         embeddings = sam.image_encoder(batch.images).repeat_interleave(config.masks_per_image, dim=0)
         logits, _, predicted_iou = _decode(sam, embeddings, prompts)
-    target = F.adaptive_avg_pool2d(batch.masks.float(), logits.shape[-2:])
+    target = F.adaptive_avg_pool2d(batch.masks.float(), (logits.shape[-2], logits.shape[-1]))
     loss = pretrain_loss(logits.float(), predicted_iou.float(), target)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -209,9 +209,7 @@ def _step(
 
 def _batches(config: PretrainConfig, side_px: int, start: int, end: int) -> Iterator[_SceneBatch]:
     size = config.images_per_step
-    data = _Scenes(
-        side_px, seed=config.seed, masks=config.masks_per_image, indices=range(start * size, end * size)
-    )
+    data = _Scenes(side_px, seed=config.seed, masks=config.masks_per_image, indices=range(start * size, end * size))
     workers = 1 if (os.cpu_count() or 1) < 4 else min(8, (os.cpu_count() or 1) // 2)
     loader = DataLoader(data, batch_size=size, num_workers=workers, prefetch_factor=4)
     for images, masks in loader:
@@ -233,7 +231,7 @@ def _optimizer(sam: Sam, config: PretrainConfig) -> torch.optim.Optimizer:
 def _restore(config: PretrainConfig, folder: Path) -> tuple[int, Sam]:
     state_file = folder / "state.json"
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)
         sam = build_sam(architecture("vit_nano", config.small_px))
     sam.train()
     if not state_file.exists():

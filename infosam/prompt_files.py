@@ -48,11 +48,10 @@ def _from_csv(path: Path) -> dict[str, ImagePrompt]:
         reader = csv.DictReader(stream)
         missing = [name for name in ("image", *BOX_COLUMNS) if name not in (reader.fieldnames or [])]
         if missing:
-            raise DataError(f"{path}: lacks the columns {', '.join(missing)}; found {', '.join(reader.fieldnames or [])}")
+            found = ", ".join(reader.fieldnames or [])
+            raise DataError(f"{path}: lacks the columns {', '.join(missing)}; found {found}")
         return {
-            Path(row["image"]).name: ImagePrompt(
-                box=_box([row[name] for name in BOX_COLUMNS], f"{path}:{number}")
-            )
+            Path(row["image"]).name: ImagePrompt(box=_box([row[name] for name in BOX_COLUMNS], f"{path}:{number}"))
             for number, row in enumerate(reader, start=2)
         }
 
@@ -107,7 +106,7 @@ def check_inside(prompt: ImagePrompt, size: tuple[int, int], where: str) -> None
         corners = [*corners, prompt.box[:2], prompt.box[2:]]
     for x, y in corners:
         if not (0 <= x <= width and 0 <= y <= height):
-            raise DataError(f"{where}: prompt coordinate ({x:g}, {y:g}) lies outside the image of {width} x {height} px")
+            raise DataError(f"{where}: ({x:g}, {y:g}) lies outside the image of {width} x {height} px")
 
 
 def to_canvas(prompt: ImagePrompt, size: tuple[int, int], resized: tuple[int, int]) -> Prompts:

@@ -21,7 +21,7 @@ _FOLDER = re.compile(r"epoch-(\d{4,})")
 
 @dataclass(frozen=True)
 class RunState:
-    """How far a run is. `history` holds the values of every epoch so far, so a report that got lost can be told again."""
+    """How far a run is. `history` holds the values of every epoch, so a report that got lost can be told again."""
 
     epoch: int = 0  # epochs done
     best_epoch: int = 0
@@ -84,9 +84,7 @@ def save_epoch(
     return target
 
 
-def load_latest(
-    folder: Path, config: RunConfig, student: Student, optimizer: torch.optim.Optimizer
-) -> RunState:
+def load_latest(folder: Path, config: RunConfig, student: Student, optimizer: torch.optim.Optimizer) -> RunState:
     """Fills student and optimiser from the last checkpoint; the zero state if there is none.
 
     Raises ConfigError if the folder belongs to a run with another configuration."""

@@ -56,7 +56,7 @@ def build_student(base: BaseSam, config: RunConfig) -> Student:
     sam = copy.deepcopy(base.sam)
     trainable = inject(sam, config.peft, seed=config.train.seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed + 1)
+        torch.default_generator.manual_seed(config.train.seed + 1)
         relation = RelationModule(base.spec.decoder_width)
     device = next(sam.parameters()).device
     return Student(sam=sam, relation=relation.to(device), trainable=trainable)

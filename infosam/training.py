@@ -121,9 +121,7 @@ def train(config: RunConfig, materials: Materials, *, checkpoint_dir: Path | Non
         values["cost/seconds"] = time.perf_counter() - started
         state = state.after_epoch(values)
         folder = save_epoch(checkpoint_dir, config, state, student, optimizer) if checkpoint_dir else None
-        yield EpochReport(
-            epoch=state.epoch, values=values, checkpoint=folder, is_best=state.best_epoch == state.epoch
-        )
+        yield EpochReport(epoch=state.epoch, values=values, checkpoint=folder, is_best=state.best_epoch == state.epoch)
 
 
 def steps_per_epoch(images: int, config: RunConfig) -> int:
@@ -171,7 +169,8 @@ def objective(config: RunConfig, student: Student, output: SamOutput, teacher: S
         relation_student = student.relation(output.features, output.mask_token)
         terms["compression"] = relation_compression(teacher.features, teacher.mask_token, relation_teacher)
         terms["distillation"] = relation_distillation(relation_teacher, relation_student)
-        total = total + config.info.compression * terms["compression"] + config.info.distillation * terms["distillation"]
+        total = total + config.info.compression * terms["compression"]
+        total = total + config.info.distillation * terms["distillation"]
     return {"total": total, **terms}
 
 

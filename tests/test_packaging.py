@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -46,6 +48,24 @@ def test_help_works_from_any_folder_and_names_every_room(command: list[str | Pat
     assert "warning" not in done.stderr
     for name in ("data", "sweep", "predict", "ui", "demo", "cluster"):
         assert re.search(rf"\b{name}\b", done.stdout), name
+
+
+def test_a_wheel_holds_code_weights_and_sweeps_and_no_tests(tmp_path: Path) -> None:
+    source = tmp_path / "source"  # building writes beside the sources
+    for name in ("infosam", "tune", "cluster"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, source)
+    expected = {str(path.relative_to(source)) for path in source.glob("*/**/*") if path.is_file()}
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = run(*pip, "--wheel-dir", tmp_path, source, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+        licences = {Path(name).name for name in archive.namelist() if "/licenses/" in name}
+    assert packed == expected
+    assert licences == {"LICENSE", "NOTICE"}
 
 
 def test_version_is_the_installed_one(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -75,7 +76,7 @@ class EventCallback(tune.Callback):
                 state="FAILED",
                 reason="error",
                 error=_last_line(trial),
-                trace=str(trial.get_error() or ""),
+                trace=_trace(trial),
             ),
         )
 
@@ -105,6 +106,15 @@ class EventCallback(tune.Callback):
                 warnings.warn(f"{type(listener).__name__} lost a {type(event).__name__}: {error}", stacklevel=2)
 
 
+def _trace(trial: Any) -> str:
+    """What Tune wrote about the last failure of a trial; empty if nothing."""
+    try:
+        text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
+    except (OSError, TypeError):
+        return ""
+    return text.rsplit("Failure # ", 1)[-1].strip()
+
+
 def _last_line(trial: Any) -> str:
-    lines = str(trial.get_error() or "").strip().splitlines()
+    lines = _trace(trial).splitlines()
     return lines[-1].strip() if lines else "the process of the trial died"

@@ -5,7 +5,8 @@ bundle folder of its trial, plain JSON and safetensors. Only validation scores d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from urllib.parse import unquote, urlparse
 
 from infosam.errors import UserError
 from tune.home import find_home
-from tune.tracking import new_client
+from tune.resources import environment
+from tune.tracking import CLIENT_SETTINGS, new_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 PREFIX = "infosam-"
 ALIAS = "champion"
 REASON_LIMIT = 1000
+
+
+class RegistryUnreachable(UserError):
+    """Nobody answers where the champions are kept."""
+
 
 Scores = Mapping[str, float]
 """`val/box/dice`, `val/none/dice` and the same for iou."""
@@ -130,15 +137,15 @@ def promote(uri: str, challenger: Challenger, rescore: Callable[[Path], Scores])
 
 
 def champions(uri: str | None = None) -> list[Champion]:
-    """Every domain's champion, by domain; none if there is no store yet."""
+    """Every domain's champion, by domain; none if there is no store yet. Raises RegistryUnreachable."""
     uri = uri or find_home().tracking_uri
     if not _exists(uri):
         return []
-    client = new_client(uri)
     found = []
-    for model in client.search_registered_models(f"name LIKE '{PREFIX}%'"):
-        if ALIAS in model.aliases:
-            found.append(_champion(client.get_model_version_by_alias(model.name, ALIAS)))
+    with _registry(uri) as client:
+        for model in client.search_registered_models(f"name LIKE '{PREFIX}%'"):
+            if ALIAS in model.aliases:
+                found.append(_champion(client.get_model_version_by_alias(model.name, ALIAS)))
     return sorted(found, key=lambda champion: champion.domain)
 
 
@@ -148,12 +155,29 @@ def domains() -> list[str]:
 
 
 def resolve(domain: str) -> Path | None:
-    """The bundle folder of a domain's champion, fetched if it lies elsewhere (entry point `infosam.resolvers`)."""
+    """The bundle folder of a domain's champion, fetched if it lies elsewhere (entry point `infosam.resolvers`).
+
+    Raises RegistryUnreachable, or UserError if the bundle is gone."""
     home = find_home()
     if not _exists(home.tracking_uri):
         return None
-    found = _by_alias(new_client(home.tracking_uri), PREFIX + domain)
-    return _located(_champion(found), home.folder / "champions", home.tracking_uri) if found else None
+    with _registry(home.tracking_uri) as client:
+        found = _by_alias(client, PREFIX + domain)
+        return _located(_champion(found), home.folder / "champions", home.tracking_uri) if found else None
+
+
+@contextlib.contextmanager
+def _registry(uri: str) -> Iterator[MlflowClient]:
+    """A client for a person who waits: few retries, and a plain word if nobody answers."""
+    from mlflow.exceptions import MlflowException
+
+    with environment(CLIENT_SETTINGS):
+        try:
+            yield new_client(uri)
+        except MlflowException as error:
+            raise RegistryUnreachable(
+                f"the model registry at {uri} (MLFLOW_TRACKING_URI) cannot be used: {error}"
+            ) from error
 
 
 def _located(champion: Champion, cache: Path, uri: str) -> Path:

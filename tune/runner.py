@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from tune.config import SweepConfig
-from tune.events import OBJECTIVE, EventLog, State
+from tune.events import OBJECTIVE, EventLog, Listener, State
 from tune.finale import crown, summarise
 from tune.home import Home
 from tune.ledger import Ledger
@@ -74,7 +74,7 @@ class _Sweep:
                 # The base model is scored on the validation images while Ray starts: both take seconds.
                 self._materials = pool.submit(self._load_materials)
                 with ray_session(address, verbose=verbose):
-                    slots = count_slots(self._plan.config.resources, cluster_nodes(), self._plan.config.search.trials)
+                    slots = self._count_slots()
                     self._materials.result()  # bad data or weights stop here, before any trial
                     tracker = Tracker(
                         self._plan.tracking_uri, self._facts(), bundle_of=self._bundle_of, warn=self._warn
@@ -95,6 +95,13 @@ class _Sweep:
                 f"(all: {self._plan.folder / 'events.jsonl'})"
             )
         return self._outcome
+
+    def _count_slots(self) -> int:
+        resources, nodes = self._plan.config.resources, cluster_nodes()
+        gpus = sum(node.get("GPU", 0.0) for node in nodes)
+        if gpus and not resources.gpus_per_worker:
+            self._warn(f"{gpus:g} GPU will stay idle: set resources.gpus_per_worker=1, or a fraction to share one")
+        return count_slots(resources, nodes, self._plan.config.search.trials)
 
     def _load_materials(self) -> Any:
         plan = self._plan
@@ -124,7 +131,7 @@ class _Sweep:
         config, log = self._plan.config, EventLog(self._plan.folder / "events.jsonl")
         try:
             with Terminal(self._console, trials=config.search.trials, epochs=config.run.train.epochs) as terminal:
-                listeners = [self._outcome.ledger, log, tracker, terminal]
+                listeners: list[Listener] = [self._outcome.ledger, log, tracker, terminal]
                 self._outcome.interrupted = search(self._plan, slots=slots, listeners=listeners)
         finally:
             log.close()

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
-CLOSING_S = 60.0
-"""How long the end of a sweep waits for a tracker that answers; one that does not is given up after PATIENCE_S."""
 PATIENCE_S = 10.0
+"""How long the end of a sweep waits for a server that answers with errors, or not at all."""
+STUCK_S = 300.0
+"""How long it waits for one record that is on its way, such as a large bundle."""
 
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "PERMISSION_DENIED")
 """Answers to a record that the server will never take."""
@@ -54,7 +55,13 @@ class Tracker:
     """
 
     def __init__(
-        self, uri: str, facts: SweepFacts, *, bundle_of: Callable[[str], Path | None], warn: Callable[[str], None]
+        self,
+        uri: str,
+        facts: SweepFacts,
+        *,
+        bundle_of: Callable[[str], Path | None],
+        warn: Callable[[str], None],
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.uri = uri
         self._facts = facts
@@ -76,15 +83,17 @@ class Tracker:
         """Queues one event; returns at once."""
         self._put(event)
 
-    def flush(self, timeout_s: float = CLOSING_S) -> bool:
+    def flush(self) -> bool:
         """Waits until everything queued is written; False if the server does not take it."""
-        deadline = time.monotonic() + timeout_s
-        failing_since: float | None = None
         with self._idle:
+            left, moved = self._pending, time.monotonic()
+            failing_since: float | None = None
             while self._pending:
                 now = time.monotonic()
+                if self._pending < left:
+                    left, moved = self._pending, now
                 failing_since = (failing_since or now) if self._error else None
-                if now >= deadline or (failing_since is not None and now - failing_since >= PATIENCE_S):
+                if now - moved >= STUCK_S or (failing_since and now - failing_since >= self._patience_s):
                     return False
                 self._idle.wait(0.2)
         return True

@@ -46,5 +46,7 @@ def inject(sam: Sam, config: AdapterConfig) -> list[str]:
 
 
 def _apply_adapter(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-    adapted: Tensor = module.adapter(output)
+    adapter = module.adapter
+    assert isinstance(adapter, SeriesAdapter)
+    adapted: Tensor = adapter(output)
     return adapted

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from segment_anything.modeling import Sam
 
-from infosam.config import ConfigError, PeftConfig
+from infosam.config import PeftConfig
+from infosam.errors import ConfigError
 from infosam.peft import adapter, lora
 
 
@@ -50,7 +51,7 @@ def inject(sam: Sam, config: PeftConfig, *, seed: int) -> list[str]:
         raise ConfigError(f"peft.first_block must be below {depth}, the encoder's number of blocks, got {first}")
     sam.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         patterns = METHODS[config.kind].inject(sam, config)
     return open_parameters(sam, [*patterns, *DECODER_PATTERNS])
 

@@ -6,6 +6,7 @@ SAM's qkv is one Linear, so a rank here is not comparable with LoRA on separate 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import peft
 from safetensors.torch import load_file
@@ -45,7 +46,7 @@ def load(sam: Sam, folder: Path) -> None:
     tensors = {
         name.removeprefix(_PREFIX): tensor for name, tensor in load_file(folder / "adapter_model.safetensors").items()
     }
-    result = peft.set_peft_model_state_dict(sam.image_encoder, tensors)
+    result: Any = peft.set_peft_model_state_dict(sam.image_encoder, tensors)
     missing = [name for name in result.missing_keys if "lora_" in name]
     if missing or result.unexpected_keys:
         raise ValueError(f"{folder}: missing {missing[:3]}, unexpected {result.unexpected_keys[:3]}")

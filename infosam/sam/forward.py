@@ -44,7 +44,8 @@ def decode(sam: Sam, embeddings: Tensor, prompts: Prompts) -> SamOutput:
 def embed_prompts(encoder: PromptEncoder, prompts: Prompts) -> Tensor:
     """(B, N, D) embeddings of points and box corners; equal to the package's for a box, or for padded points."""
     points, labels = prompts.points, prompts.labels
-    embedded = encoder.pe_layer.forward_with_coords(points + 0.5, encoder.input_image_size)
+    with torch.autocast(points.device.type, enabled=False):  # half precision would move a point by a pixel
+        embedded = encoder.pe_layer.forward_with_coords(points + 0.5, encoder.input_image_size)
     kinds = torch.stack([embedding.weight[0] for embedding in encoder.point_embeddings])
     padding = (labels == -1).unsqueeze(-1)
     return torch.where(padding, encoder.not_a_point_embed.weight, embedded + kinds[labels.clamp(min=0)])
@@ -58,12 +59,11 @@ def decode_tokens(
     learned = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
     tokens = torch.cat([learned.expand(batch, -1, -1), sparse], dim=1)
     source = embeddings + encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-    position = encoder.get_dense_pe().expand(batch, -1, -1, -1)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        position = encoder.get_dense_pe().expand(batch, -1, -1, -1)
     attended, source = decoder.transformer(source, position, tokens)
     mask_tokens = attended[:, 1 : 1 + decoder.num_mask_tokens]
     upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(batch, channels, height, width))
-    weights = torch.stack(
-        [mlp(mask_tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
-    )
+    weights = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1)
     logits = torch.einsum("bkc,bchw->bkhw", weights, upscaled)
     return logits, mask_tokens, decoder.iou_prediction_head(attended[:, 0])

@@ -1,0 +1,51 @@
+"""The names and signatures of Ray's inside that `tune.ray_private` rests on. Behaviour: test_study.py."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.controller.controller import TrainController
+from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
+from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+
+from tune.ray_private import SlotTrainer
+
+
+def parameters(function: object) -> list[str]:
+    assert callable(function)
+    return list(inspect.signature(function).parameters)
+
+
+def test_the_controller_makes_its_worker_group_from_a_class_attribute() -> None:
+    assert TrainController.worker_group_cls is WorkerGroup
+
+
+def test_the_worker_group_makes_its_placement_group_in_one_method() -> None:
+    expected = ["self", "scaling_config", "worker_group_context"]
+    assert parameters(WorkerGroup._create_placement_group) == expected
+
+
+def test_the_controller_keeps_its_poll_interval_in_an_attribute() -> None:
+    assert "self._health_check_interval_s" in inspect.getsource(TrainController.__init__)
+
+
+def test_a_placement_group_is_given_back_in_shutdown() -> None:
+    assert parameters(DefaultPlacementGroupHandle.shutdown) == ["self"]
+
+
+def test_the_trainer_has_the_two_methods_we_replace() -> None:
+    assert parameters(DataParallelTrainer._initialize_and_run_controller) == ["self", "controller_init_kwargs"]
+    assert parameters(DataParallelTrainer._create_default_callbacks) == ["self"]
+
+
+def test_the_placement_group_cleaner_is_a_default_callback_and_ours_goes_without() -> None:
+    def kinds(trainer: DataParallelTrainer) -> set[type]:
+        return {type(one) for one in trainer._create_default_callbacks()}
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Ray warns of its own settings
+        assert PlacementGroupCleanerCallback in kinds(DataParallelTrainer(lambda: None))
+        assert PlacementGroupCleanerCallback not in kinds(SlotTrainer(lambda: None))

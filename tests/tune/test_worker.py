@@ -1,0 +1,70 @@
+"""A trial as messages: reports, completion and every kind of failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infosam.config import RunConfig
+from tune import noop
+from tune.worker import Failure, Job, Message, Report, TrainingEntry, failure_of, messages, training_entry
+
+FAKES = Path(__file__).parent / "fakes"
+
+
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch) -> TrainingEntry:
+    monkeypatch.syspath_prepend(str(FAKES))
+    return training_entry("odd_training")
+
+
+def play(entry: TrainingEntry, tmp_path: Path, lr: float, epochs: int = 4) -> list[Message]:
+    config = RunConfig.model_validate({"optim": {"lr": lr}, "train": {"epochs": epochs}}).model_dump(mode="json")
+    job = Job(trial_id="t0000", config=config, checkpoint_dir=str(tmp_path))
+    return list(messages(job, entry, noop.NoopMaterials()))
+
+
+def test_the_last_epoch_completes_the_trial(tmp_path: Path) -> None:
+    reports = play(training_entry("tune.noop"), tmp_path, 1e-3)
+    assert all(isinstance(one, Report) for one in reports)
+    assert [(one.epoch, one.completed) for one in reports if isinstance(one, Report)] == [
+        (1, False), (2, False), (3, False), (4, True),
+    ]  # fmt: skip
+
+
+def test_a_run_that_ends_early_by_itself_is_complete(odd: TrainingEntry, tmp_path: Path) -> None:
+    reports = [one for one in play(odd, tmp_path, 0.4) if isinstance(one, Report)]
+    assert [(one.epoch, one.completed) for one in reports] == [(1, False), (2, False), (2, True)]
+
+
+def test_a_raising_trial_ends_in_a_failure_with_its_last_line(odd: TrainingEntry, tmp_path: Path) -> None:
+    first, last = play(odd, tmp_path, 0.5)
+    assert isinstance(first, Report)
+    assert isinstance(last, Failure)
+    assert last.error == "is where it breaks"
+    assert "Traceback" in last.trace
+    assert not last.fatal
+
+
+def test_an_objective_that_is_not_finite_is_a_failure(odd: TrainingEntry, tmp_path: Path) -> None:
+    last = play(odd, tmp_path, 0.6)[-1]
+    assert isinstance(last, Failure)
+    assert "val/dice is nan in epoch 2" in last.error
+
+
+def test_a_configuration_that_is_none_is_a_failure(tmp_path: Path) -> None:
+    job = Job(trial_id="t0000", config={"optim": {"lr": -1}}, checkpoint_dir=str(tmp_path))
+    (last,) = messages(job, training_entry("tune.noop"), noop.NoopMaterials())
+    assert isinstance(last, Failure)
+
+
+def test_training_without_any_epoch_is_a_failure(odd: TrainingEntry, tmp_path: Path) -> None:
+    (tmp_path / "epochs").write_text("4")
+    (last,) = play(odd, tmp_path, 1e-3)
+    assert isinstance(last, Failure)
+    assert "without a report" in last.error
+
+
+def test_an_exception_without_text_still_says_what_it_was() -> None:
+    assert "KeyError" in failure_of(KeyError()).error
