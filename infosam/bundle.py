@@ -23,7 +23,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 
 from infosam.checkpoint import save_json, save_tensors
-from infosam.config import RunConfig, validate
+from infosam.config import ModelConfig, RunConfig, validate
 from infosam.data.transforms import PIXEL_MEAN, PIXEL_STD
 from infosam.errors import BundleError, BundleMismatch
 from infosam.peft.inject import METHODS, inject
@@ -39,7 +39,7 @@ PROMPT_PROTOCOL = (
     "box: first and last foreground column and row, both inside the object, in original pixels; "
     "no prompt: the image frame as box"
 )
-_REQUIRED = ("format", "base", "config", "files", "trainable")
+_REQUIRED = {"format": int, "base": dict, "config": dict, "files": dict, "trainable": list, "seed": int}
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,26 @@ class Bundle:
         """The run that made it."""
         return validate(RunConfig, self.card["config"], f"{self.path / CARD_FILE}: config")
 
+    def model(self, checkpoint: Path | None = None) -> ModelConfig:
+        """The base it goes on; `checkpoint` says where those weights lie here, if not where they lay there."""
+        model = self.config.model
+        return model if checkpoint is None else model.model_copy(update={"checkpoint": checkpoint})
+
 
 def export_bundle(checkpoint: Path, materials: Materials, out: Path, *, card: Mapping[str, Any]) -> Path:
     """Writes the bundle of a training checkpoint to `out`, completely or not at all, replacing what was there.
 
-    `card` adds fields such as domain, metrics and provenance to the card. Raises BundleError for a broken checkpoint.
-    """
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    config = validate(RunConfig, state["config"], str(checkpoint / "state.json"))
-    student = build_student(materials.base, config)
-    student.load_tensors(load_file(checkpoint / "student.safetensors"))
+    `card` adds fields such as domain, metrics and provenance to the card. Raises BundleError for a broken checkpoint,
+    or if `out` holds something that is no bundle."""
+    if out.exists() and not (out / CARD_FILE).is_file() and any(out.iterdir()):
+        raise BundleError(f"{out}: is not empty and no adapter bundle, so it is left alone; choose another folder")
+    try:
+        state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        config = validate(RunConfig, state["config"], str(checkpoint / "state.json"))
+        student = build_student(materials.base, config)
+        student.load_tensors(load_file(checkpoint / "student.safetensors"))
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BundleError(f"{checkpoint}: not a complete checkpoint of this base: {error}") from error
     staging = out.with_name(out.name + ".part")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -89,11 +99,13 @@ def read_bundle(path: Path) -> Bundle:
         card = json.loads(card_file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{card_file}: not valid JSON ({error}); fetch the bundle again") from error
-    missing = [key for key in _REQUIRED if not isinstance(card, dict) or key not in card]
-    if missing:
-        raise BundleError(f"{card_file}: lacks {', '.join(missing)}; fetch the bundle again")
-    if card["format"] != FORMAT:
+    if not isinstance(card, dict):
+        raise BundleError(f"{card_file}: expected a mapping, found {type(card).__name__}; fetch the bundle again")
+    if card.get("format", FORMAT) != FORMAT:
         raise BundleError(f"{card_file}: format {card['format']}, this version of infosam reads format {FORMAT}")
+    lacking = [key for key, kind in _REQUIRED.items() if not isinstance(card.get(key), kind)]
+    if lacking:
+        raise BundleError(f"{card_file}: lacks {', '.join(lacking)}; fetch the bundle again")
     for name, digest in card["files"].items():
         file = path / name
         if not file.is_file():
@@ -108,9 +120,9 @@ def restore(bundle: Bundle, base: BaseSam) -> Sam:
 
     Raises BundleMismatch if the bundle was trained on other base weights, BundleError if its tensors do not fit."""
     wanted = bundle.card["base"]
-    if wanted["sha256"] != base.sha256:
+    if wanted.get("sha256") != base.sha256:
         raise BundleMismatch(
-            f"{bundle.path}: trained on {wanted['name']} with SHA-256 {wanted['sha256'][:12]}..., not on "
+            f"{bundle.path}: trained on {wanted.get('name')} with SHA-256 {str(wanted.get('sha256'))[:12]}..., not on "
             f"{base.spec.name} with {base.sha256[:12]}...; its masks would be wrong"
         )
     config = bundle.config
@@ -123,7 +135,7 @@ def restore(bundle: Bundle, base: BaseSam) -> Sam:
             method.load(sam, bundle.path / PEFT_FOLDER)
             trainable = [name for name in trainable if not _in_peft_files(name)]
         _fill(sam, {name: tensor for name, tensor in rest.items() if not name.startswith("relation.")}, trainable)
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
         raise BundleError(f"{bundle.path}: {error}") from error
     return sam.requires_grad_(False).eval()
 

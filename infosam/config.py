@@ -159,6 +159,15 @@ class RunConfig(Strict):
     prompts: PromptConfig = PromptConfig()
     train: TrainConfig = TrainConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _peft_has_a_kind(cls, settings: Any) -> Any:
+        """`peft.rank=8` alone says enough: settings without a kind are the default kind's."""
+        peft = settings.get("peft") if isinstance(settings, Mapping) else None
+        if not isinstance(peft, Mapping) or "kind" in peft:
+            return settings
+        return {**settings, "peft": {"kind": cls.model_fields["peft"].default.kind, **peft}}
+
     @model_validator(mode="after")
     def _information_needs_a_batch(self) -> RunConfig:
         if self.info.active and self.train.batch_size < 2:
@@ -227,13 +236,16 @@ def load_run_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConf
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
     where = [str(part) for part in problem["loc"]]
-    path = ".".join(where) or "configuration"
+    inner = [name for place, name in enumerate(where[:-1]) if not _is_tag(model, where[:place], name)]
+    path = ".".join([*inner, *where[-1:]])
     if problem["type"] == "extra_forbidden":
         known = sorted(known_keys(model, where[:-1]))
         close = difflib.get_close_matches(where[-1], known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}" if known else ""
         return f"{path}: unknown setting{hint}"
     message = problem["msg"].removeprefix("Value error, ")
+    if not path:
+        return message
     if problem["type"] in ("value_error", "missing", "union_tag_not_found"):
         return f"{path}: {message}"
     return f"{path}: {message}, got {problem['input']!r}"
@@ -241,17 +253,31 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
 
 def known_keys(model: type[BaseModel], path: Sequence[str]) -> set[str]:
     """Field names at a dotted path below `model`, over all members of a union; empty where nothing is known."""
+    return {field for candidate in _models_at(model, path) for field in candidate.model_fields}
+
+
+def _models_at(model: type[BaseModel], path: Sequence[str]) -> list[type[BaseModel]]:
+    """Models at a dotted path, in which the kind of a union's member may stand as a step of its own."""
     models = [model]
     for name in path:
         below: list[type[BaseModel]] = []
         for candidate in models:
             if name in candidate.model_fields:
                 below += _models_in(candidate.model_fields[name].annotation)
-            kind = candidate.model_fields.get("kind")
-            if kind is not None and name in typing.get_args(kind.annotation):
+            if name in _kinds_of(candidate):
                 below.append(candidate)
         models = below
-    return {field for candidate in models for field in candidate.model_fields}
+    return models
+
+
+def _is_tag(model: type[BaseModel], parents: Sequence[str], name: str) -> bool:
+    """Whether pydantic, not the user, put `name` into a path: the kind of a union's member."""
+    return any(name in _kinds_of(candidate) for candidate in _models_at(model, parents))
+
+
+def _kinds_of(model: type[BaseModel]) -> tuple[Any, ...]:
+    kind = model.model_fields.get("kind")
+    return typing.get_args(kind.annotation) if kind is not None else ()
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -18,12 +18,12 @@ from segment_anything.modeling import Sam
 from infosam import metrics
 from infosam.baselines import TRIVIAL, ImageScore, trivial_scores
 from infosam.bundle import read_bundle, restore
-from infosam.config import ModelConfig
 from infosam.data.dataset import Batch, Sample, SegmentationDataset, collate
 from infosam.data.prompts import Prompts, box_of, frame_prompt
 from infosam.data.schema import Split
 from infosam.data.store import open_dataset
 from infosam.data.transforms import restore_logits
+from infosam.errors import ConfigError
 from infosam.prompt_files import ImagePrompt, to_canvas
 from infosam.sam.forward import decode
 from infosam.sam.weights import load_base
@@ -125,10 +125,13 @@ def trivial_means(dataset: SegmentationDataset, prefix: str) -> dict[str, float]
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` is a GPU if there is one."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+    """`auto` is a GPU if there is one. Raises ConfigError for another name, or for a GPU that is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"the device must be auto, cpu or cuda, got {device!r}")
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise ConfigError("device cuda: torch finds no GPU here; use auto or cpu")
+    return torch.device("cuda" if found and device != "cpu" else "cpu")
 
 
 def evaluate_bundle(
@@ -145,10 +148,7 @@ def evaluate_bundle(
     `checkpoint` says where the base weights lie here, for other bases than vit_nano. Raises BundleError,
     BundleMismatch, WeightsError or DataError."""
     bundle = read_bundle(bundle_path)
-    model = ModelConfig.model_validate(bundle.card["config"]["model"])
-    if checkpoint is not None:
-        model = model.model_copy(update={"checkpoint": checkpoint})
-    base = load_base(model)
+    base = load_base(bundle.model(checkpoint))
     dataset = SegmentationDataset(open_dataset(data), split, base.spec.image_px)
     target = choose_device(device)
     per_image: dict[tuple[str, Prompt], list[ImageScore]] = {}

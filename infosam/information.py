@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_EIGENVALUE_FLOOR = 1e-12  # keeps powers and logarithms of rounded-off eigenvalues, and their gradients, finite
-
 
 def gram(x: Tensor) -> Tensor:
     """Gram matrix of a batch: (B, ...) -> (B, B), linear kernel on L2-normalised flattened rows, trace 1.
@@ -28,16 +26,27 @@ def entropy(gram: Tensor, alpha: float = 2.0) -> Tensor:
     """Renyi entropy of order `alpha` of a trace-1 Gram matrix (B, B), a scalar in bits between 0 and log2 B.
 
     alpha 2 is -log2 of the squared Frobenius norm; alpha 1 the von Neumann limit; any other order takes eigenvalues.
-    Raises ValueError unless alpha > 0."""
-    if not alpha > 0:
-        raise ValueError(f"alpha must be > 0, got {alpha}: the entropy of that order is not defined")
+    Raises ValueError unless alpha is positive and finite."""
+    if not 0 < alpha < math.inf:
+        raise ValueError(f"alpha must be > 0 and finite, got {alpha}: the entropy of that order is not defined")
     with torch.autocast(gram.device.type, enabled=False):
         if alpha == 2.0:
             return -torch.log2(gram.square().sum())
-        eigenvalues = torch.linalg.eigvalsh(gram).clamp(min=_EIGENVALUE_FLOOR)
+        spectrum = _spectrum(gram)
         if math.isclose(alpha, 1.0, abs_tol=1e-6):
-            return -(eigenvalues * eigenvalues.log2()).sum()
-        return eigenvalues.pow(alpha).sum().log2() / (1 - alpha)
+            return -(spectrum * spectrum.log2()).sum().to(gram.dtype)
+        return (spectrum.pow(alpha).sum().log2() / (1 - alpha)).to(gram.dtype)
+
+
+def _spectrum(gram: Tensor) -> Tensor:
+    """Eigenvalues of a Gram matrix that are not rounding noise, float64, with sum 1.
+
+    Repeated rows give eigenvalues 0. Their rounded values, raised to an order below 1, would add bits that are not
+    there and gradients without bound. Near order 1 a sum off by 1e-7 is divided by 1 - alpha, hence the width."""
+    eigenvalues = torch.linalg.eigvalsh(gram)
+    noise = len(gram) * torch.finfo(gram.dtype).eps * eigenvalues.detach().amax()
+    present = eigenvalues[eigenvalues > noise].double()
+    return present / present.sum().detach()
 
 
 def joint_entropy(*grams: Tensor, alpha: float = 2.0) -> Tensor:

@@ -30,10 +30,7 @@ class Predictor:
 
         Raises BundleError, BundleMismatch or WeightsError."""
         opened = read_bundle(bundle) if bundle is not None else None
-        model = ModelConfig.model_validate(opened.card["config"]["model"]) if opened else ModelConfig()
-        if checkpoint is not None:
-            model = model.model_copy(update={"checkpoint": checkpoint})
-        base = load_base(model)
+        base = load_base(opened.model(checkpoint) if opened else ModelConfig(checkpoint=checkpoint))
         self.device = choose_device(device)
         self.canvas_px = base.spec.image_px
         self.card = opened.card if opened else None

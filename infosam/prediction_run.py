@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,10 @@ def run_prediction(request: PredictionRequest, console: Console) -> None:
     Everything a user gave is checked before the first mask is made. Raises UserError."""
     paths = find_images(request.images)
     _check_names(paths)
-    prompts = _prompts(paths, request)
+    if request.truth is not None and not request.truth.is_dir() and len(paths) > 1:
+        raise DataError(f"--truth: {request.truth} is one mask for {len(paths)} images; give a folder of masks")
+    sizes = {path: read_image(path).shape[:2] for path in paths}  # reads all of them, so that a broken one stops here
+    prompts = _prompts(sizes, request)
     predictor = Predictor(request.bundle, checkpoint=request.checkpoint, device=request.device)
     for folder in ("masks", "overlays"):
         (request.out / folder).mkdir(parents=True, exist_ok=True)
@@ -54,7 +58,7 @@ def run_prediction(request: PredictionRequest, console: Console) -> None:
         rgb = read_image(path)
         prompt = prompts.get(path.name, ImagePrompt())
         mask = predictor.predict(rgb, prompt)
-        truth = _truth_of(path, request.truth) if request.truth else None
+        truth = _truth_of(path, request.truth, rgb.shape[:2]) if request.truth else None
         Image.fromarray((mask * np.uint8(255)).astype(np.uint8)).save(request.out / "masks" / f"{path.stem}.png")
         overlay = draw_overlay(rgb, mask, truth, prompt.box)
         overlay.save(request.out / "overlays" / f"{path.stem}.png")
@@ -72,12 +76,12 @@ def _check_names(paths: list[Path]) -> None:
         )
 
 
-def _prompts(paths: list[Path], request: PredictionRequest) -> dict[str, ImagePrompt]:
-    """Prompts by file name, checked against the images; boxes around the truth where that is given."""
+def _prompts(sizes: Mapping[Path, tuple[int, ...]], request: PredictionRequest) -> dict[str, ImagePrompt]:
+    """Prompts by file name, checked against the images of given (H, W); boxes around the truth where that is given."""
     if request.truth is not None:
         found = {}
-        for path in paths:
-            truth = torch.from_numpy(_truth_of(path, request.truth))
+        for path, size in sizes.items():
+            truth = torch.from_numpy(_truth_of(path, request.truth, size))
             if truth.any():
                 x0, y0, x1, y1 = box_of(truth).tolist()
                 found[path.name] = ImagePrompt(box=(x0, y0, x1, y1))
@@ -85,17 +89,19 @@ def _prompts(paths: list[Path], request: PredictionRequest) -> dict[str, ImagePr
     if request.prompts is None:
         return {}
     prompts = read_prompts(request.prompts)
-    unknown = sorted(set(prompts) - {path.name for path in paths})
+    unknown = sorted(set(prompts) - {path.name for path in sizes})
     if unknown:
         raise DataError(f"{request.prompts}: has a prompt for {unknown[0]!r}, which is not among the images")
-    for path in paths:
+    for path, size in sizes.items():
         if path.name in prompts:
-            check_inside(prompts[path.name], read_image(path).shape[:2], f"{request.prompts}: {path.name}")
+            check_inside(prompts[path.name], (size[0], size[1]), f"{request.prompts}: {path.name}")
     return prompts
 
 
-def _truth_of(image: Path, truth: Path) -> NDArray[np.bool_]:
-    """The true mask of an image: the file itself, or the one with the same stem in a folder. Raises DataError."""
+def _truth_of(image: Path, truth: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The true mask of an image of (H, W): the file itself, or the one with the same stem in a folder.
+
+    Raises DataError."""
     file = truth
     if truth.is_dir():
         matches = sorted(path for path in truth.iterdir() if path.stem == image.stem)
@@ -105,8 +111,7 @@ def _truth_of(image: Path, truth: Path) -> NDArray[np.bool_]:
     try:
         mask = read_mask(file)
     except Unusable as problem:
-        raise DataError(str(problem)) from problem
-    size = read_image(image).shape[:2]
+        raise DataError(f"--truth: {problem}") from problem
     if mask.shape != size:
         raise DataError(f"--truth: {file} is {mask.shape[1]} x {mask.shape[0]} px, {image} is {size[1]} x {size[0]} px")
     return mask

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -27,10 +27,13 @@ from infosam.checkpoint import load_optimizer, save_optimizer
 from infosam.config import PromptConfig, Strict
 from infosam.data.prompts import Prompts, box_prompt, mixed_prompts, point_prompt
 from infosam.data.transforms import prepare_image
+from infosam.errors import ConfigError
 from infosam.sam.architectures import architecture, build_sam
 from infosam.sam.forward import decode_tokens, embed_prompts
 from infosam.sam.weights import load_state, resize_positions, save_state
 from infosam.synthetic.scenes import Scene, SceneMaker
+
+Optimizers = dict[str, torch.optim.Optimizer]
 
 VALIDATION_SEED = 1_000_003  # of scenes that no training seed uses
 
@@ -40,16 +43,16 @@ class PretrainConfig(Strict):
 
     small_px: int = Field(default=128, ge=64, multiple_of=8)
     """Canvas of the first stage, in pixels."""
-    small_steps: int = Field(default=4000, ge=0)
+    small_steps: int = Field(default=3200, ge=0)
     """Steps on the small canvas."""
-    full_steps: int = Field(default=500, ge=0)
+    full_steps: int = Field(default=200, ge=0)
     """Steps on the architecture's own canvas."""
     images_per_step: int = Field(default=8, ge=1)
     """Scenes per step."""
     masks_per_image: int = Field(default=3, ge=1)
     """Masks, each with a prompt of its own, per scene and step."""
-    lr: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of AdamW; 150 steps of warm-up, cosine to a hundredth over both stages."""
+    lr: float = Field(default=8e-4, gt=0)
+    """Peak learning rate of Muon (Jordan et al. 2024) and AdamW; 150 steps of warm-up, cosine to a hundredth."""
     weight_decay: float = Field(default=0.05, ge=0)
     """Of matrices; vectors and embeddings have none."""
     prompts: PromptConfig = PromptConfig(box=0.65, point=0.35, none=0.0, box_jitter=0.1)
@@ -58,6 +61,12 @@ class PretrainConfig(Strict):
     """Seeds initialisation, scenes and prompts."""
     bf16: bool = True
     """Autocast to bfloat16; the loss is computed in float32."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> PretrainConfig:
+        if not self.steps:
+            raise ValueError("small_steps and full_steps are both 0, so there is nothing to train")
+        return self
 
     @property
     def steps(self) -> int:
@@ -105,27 +114,29 @@ class _Scenes(Dataset[tuple[Tensor, Tensor]]):
 def pretrain(config: PretrainConfig, folder: Path, *, report_every: int = 250) -> Iterator[PretrainReport]:
     """Trains vit_nano, writing `folder`/weights.safetensors, state.json and the optimiser at each report.
 
-    Continues from `folder` where it holds an unfinished run of the same recipe; raises ValueError for another one's.
+    Continues from `folder` where it holds an unfinished run of the same recipe; raises ConfigError for another one's.
     """
     folder.mkdir(parents=True, exist_ok=True)
     step, sam = _restore(config, folder)
-    optimizer = _optimizer(sam, config)
+    optimizers = _optimizers(sam, config)
     if step:
-        load_optimizer(optimizer, folder / "optimizer.safetensors")
+        for name, optimizer in optimizers.items():
+            load_optimizer(optimizer, folder / f"{name}.safetensors")
     while step < config.steps:
         stage_end = config.small_steps if step < config.small_steps else config.steps
         side_px = config.small_px if step < config.small_steps else architecture("vit_nano").image_px
         if sam.image_encoder.img_size != side_px:
             sam = _on_canvas(sam, side_px)
-            optimizer = _optimizer(sam, config)
+            optimizers = _optimizers(sam, config)
         losses: list[Tensor] = []
         for batch in _batches(config, side_px, step, stage_end):
-            for group in optimizer.param_groups:
-                group["lr"] = config.lr * schedule(step, config.steps)
-            losses.append(_step(sam, optimizer, batch, config, step))
+            for optimizer in optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = config.lr * schedule(step, config.steps)
+            losses.append(_step(sam, optimizers, batch, config, step))
             step += 1
             if step % report_every == 0 or step == stage_end:
-                yield _report(sam, optimizer, config, folder, step, torch.stack(losses).mean().item())
+                yield _report(sam, optimizers, config, folder, step, torch.stack(losses).mean().item())
                 losses = []
 
 
@@ -190,7 +201,7 @@ def _decode(sam: Sam, embeddings: Tensor, prompts: Prompts) -> tuple[Tensor, Ten
     return decode_tokens(sam.mask_decoder, sam.prompt_encoder, embeddings, sparse)
 
 
-def _step(sam: Sam, optimizer: torch.optim.Optimizer, batch: _SceneBatch, config: PretrainConfig, step: int) -> Tensor:
+def _step(sam: Sam, optimizers: Optimizers, batch: _SceneBatch, config: PretrainConfig, step: int) -> Tensor:
     side_px = batch.images.shape[-1]
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     frames = [(side_px, side_px)] * len(batch.masks)
@@ -200,10 +211,11 @@ def _step(sam: Sam, optimizer: torch.optim.Optimizer, batch: _SceneBatch, config
         logits, _, predicted_iou = _decode(sam, embeddings, prompts)
     target = F.adaptive_avg_pool2d(batch.masks.float(), (logits.shape[-2], logits.shape[-1]))
     loss = pretrain_loss(logits.float(), predicted_iou.float(), target)
-    optimizer.zero_grad(set_to_none=True)
+    sam.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
-    optimizer.step()
+    for optimizer in optimizers.values():
+        optimizer.step()
     return loss.detach()
 
 
@@ -211,21 +223,28 @@ def _batches(config: PretrainConfig, side_px: int, start: int, end: int) -> Iter
     size = config.images_per_step
     data = _Scenes(side_px, seed=config.seed, masks=config.masks_per_image, indices=range(start * size, end * size))
     workers = 1 if (os.cpu_count() or 1) < 4 else min(8, (os.cpu_count() or 1) // 2)
-    loader = DataLoader(data, batch_size=size, num_workers=workers, prefetch_factor=4)
+    unused = torch.Generator()  # else the loader draws a seed for its workers from the global one
+    loader = DataLoader(data, batch_size=size, num_workers=workers, prefetch_factor=4, generator=unused)
     for images, masks in loader:
         yield _SceneBatch(images, masks.flatten(0, 1))
 
 
-def _optimizer(sam: Sam, config: PretrainConfig) -> torch.optim.Optimizer:
-    """AdamW over everything; weight decay on matrices only."""
-    parameters = [p for name, p in sam.named_parameters() if "mask_downscaling" not in name]
-    matrices = [p for p in parameters if p.ndim > 1]
-    vectors = [p for p in parameters if p.ndim <= 1]
+def _optimizers(sam: Sam, config: PretrainConfig) -> Optimizers:
+    """Muon for the matrices of linear layers, AdamW for everything else; weight decay on matrices only."""
+    linear = {f"{name}.weight" for name, module in sam.named_modules() if isinstance(module, torch.nn.Linear)}
+    named = {name: p for name, p in sam.named_parameters() if "mask_downscaling" not in name}
+    others = [p for name, p in named.items() if name not in linear]
     groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+    matrices = [p for name, p in named.items() if name in linear]
+    return {
+        "muon": torch.optim.Muon(
+            matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+        ),
+        "adamw": torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98)),
+    }
 
 
 def _restore(config: PretrainConfig, folder: Path) -> tuple[int, Sam]:
@@ -238,7 +257,9 @@ def _restore(config: PretrainConfig, folder: Path) -> tuple[int, Sam]:
         return 0, sam
     state = json.loads(state_file.read_text())
     if state["config"] != config.model_dump(mode="json"):
-        raise ValueError(f"{folder} holds a run of another recipe: {state['config']}; choose another folder")
+        own, asked = state["config"], config.model_dump(mode="json")
+        changed = [f"{key} {own.get(key)!r}, not {asked[key]!r}" for key in asked if own.get(key) != asked[key]]
+        raise ConfigError(f"{folder} holds a run of another recipe ({'; '.join(changed)}); choose another folder")
     if state["image_px"] != sam.image_encoder.img_size:
         sam = _on_canvas(sam, state["image_px"])
     sam.load_state_dict(load_state(folder / "weights.safetensors"))
@@ -253,14 +274,15 @@ def _on_canvas(sam: Sam, side_px: int) -> Sam:
 
 
 def _report(
-    sam: Sam, optimizer: torch.optim.Optimizer, config: PretrainConfig, folder: Path, step: int, loss: float
+    sam: Sam, optimizers: Optimizers, config: PretrainConfig, folder: Path, step: int, loss: float
 ) -> PretrainReport:
     """Scores unseen scenes and saves; state.json is written last, so that a torn save is never resumed from."""
     sam.eval()
     box_iou, point_iou = validate(sam)
     sam.train()
     save_state(sam.state_dict(), folder / "weights.safetensors")
-    save_optimizer(optimizer, folder / "optimizer.safetensors")
+    for name, optimizer in optimizers.items():
+        save_optimizer(optimizer, folder / f"{name}.safetensors")
     report = PretrainReport(step=step, loss=loss, box_iou=box_iou, point_iou=point_iou)
     state = {
         "step": step,

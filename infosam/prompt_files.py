@@ -44,16 +44,19 @@ def read_prompts(path: Path) -> dict[str, ImagePrompt]:
 
 
 def _from_csv(path: Path) -> dict[str, ImagePrompt]:
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        missing = [name for name in ("image", *BOX_COLUMNS) if name not in (reader.fieldnames or [])]
-        if missing:
-            found = ", ".join(reader.fieldnames or [])
-            raise DataError(f"{path}: lacks the columns {', '.join(missing)}; found {found}")
-        return {
-            Path(row["image"]).name: ImagePrompt(box=_box([row[name] for name in BOX_COLUMNS], f"{path}:{number}"))
-            for number, row in enumerate(reader, start=2)
-        }
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream)
+            columns = list(reader.fieldnames or [])
+            rows = [(f"{path}:{reader.line_num}", row) for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a CSV file in UTF-8: {error}") from error
+    missing = [name for name in ("image", *BOX_COLUMNS) if name not in columns]
+    if missing:
+        raise DataError(f"{path}: lacks the columns {', '.join(missing)}; found {', '.join(columns) or 'none'}")
+    return _by_name(
+        path, [(row["image"], ImagePrompt(box=_box([row[name] for name in BOX_COLUMNS], where))) for where, row in rows]
+    )
 
 
 def _from_json(path: Path) -> dict[str, ImagePrompt]:
@@ -63,14 +66,30 @@ def _from_json(path: Path) -> dict[str, ImagePrompt]:
         raise DataError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a mapping of image names to prompts, found {type(content).__name__}")
-    return {Path(name).name: _prompt(entry, f"{path}: {name}") for name, entry in content.items()}
+    return _by_name(path, [(name, _prompt(entry, f"{path}: {name}")) for name, entry in content.items()])
+
+
+def _by_name(path: Path, entries: Sequence[tuple[str | None, ImagePrompt]]) -> dict[str, ImagePrompt]:
+    """Prompts by the last part of the path that names their image. Raises DataError for none or the same twice."""
+    prompts: dict[str, ImagePrompt] = {}
+    for given, prompt in entries:
+        name = Path(given or "").name
+        if not name:
+            raise DataError(f"{path}: a prompt names no image")
+        if name in prompts:
+            raise DataError(f"{path}: has two prompts for {name!r}; an image has one")
+        prompts[name] = prompt
+    return prompts
 
 
 def _prompt(entry: Any, where: str) -> ImagePrompt:
     if not isinstance(entry, Mapping) or not entry.keys() <= {"box", "points"}:
         raise DataError(f'{where}: expected {{"box": [...]}} and / or {{"points": [...]}}, found {entry!r}')
     box = _box(entry["box"], where) if "box" in entry else None
-    return ImagePrompt(box=box, points=tuple(_point(point, where) for point in entry.get("points", ())))
+    points = entry.get("points", [])
+    if not isinstance(points, list):
+        raise DataError(f"{where}: points is a list of [x, y, label], found {points!r}")
+    return ImagePrompt(box=box, points=tuple(_point(point, where) for point in points))
 
 
 def _box(values: Any, where: str) -> tuple[float, float, float, float]:
@@ -90,7 +109,7 @@ def _point(values: Any, where: str) -> tuple[float, float, int]:
 
 def _numbers(values: Any, count: int, where: str, form: str) -> list[float]:
     try:
-        numbers = [float(value) for value in values]
+        numbers = [float(value) for value in values] if isinstance(values, list) else []
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != count or not all(math.isfinite(number) for number in numbers):

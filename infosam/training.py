@@ -20,10 +20,11 @@ from infosam.config import ModelConfig, OptimConfig, RunConfig
 from infosam.data.dataset import Batch, SegmentationDataset
 from infosam.data.prompts import mixed_prompts
 from infosam.data.store import open_dataset
-from infosam.errors import DataError, Diverged
+from infosam.errors import ConfigError, DataError, Diverged
 from infosam.evaluation import batches, choose_device, mean_scores, score, trivial_means
 from infosam.losses import relation_compression, relation_distillation, structure_loss
 from infosam.run_state import RunState, best_checkpoint, load_latest, save_epoch
+from infosam.sam.architectures import architecture
 from infosam.sam.forward import SamOutput, decode, forward
 from infosam.sam.weights import BaseSam, load_base
 from infosam.student import Student, build_student
@@ -68,17 +69,19 @@ class Materials:
 
     @torch.no_grad()
     def teacher_embeddings(self, batch: Batch) -> Tensor:
-        """Frozen teacher's image embeddings (B, D, h, w), remembered per image while memory allows."""
-        missing = [row for row, index in enumerate(batch.indices) if index not in self._embeddings]
-        fresh: dict[int, Tensor] = {}
-        if missing:
-            encoded = self.base.sam.image_encoder(batch.image[missing].to(self.device))
-            fresh = {batch.indices[row]: embedding for row, embedding in zip(missing, encoded, strict=True)}
-            limit = (EMBEDDING_CACHE_MIB << 20) // max(1, encoded[0].nbytes)
-            for index, embedding in fresh.items():
-                if len(self._embeddings) < limit:
-                    self._embeddings[index] = embedding.clone()
-        return torch.stack([fresh[i] if i in fresh else self._embeddings[i] for i in batch.indices])
+        """Frozen teacher's image embeddings (B, D, h, w), remembered per image while memory allows.
+
+        Images are encoded one by one: in a batch the last bits depend on who else is in it, and with them on which
+        runs came before."""
+        rows: list[Tensor] = []
+        for image, index in zip(batch.image, batch.indices, strict=True):
+            embedding = self._embeddings.get(index)
+            if embedding is None:
+                embedding = self.base.sam.image_encoder(image[None].to(self.device))[0]
+                if len(self._embeddings) < (EMBEDDING_CACHE_MIB << 20) // embedding.nbytes:
+                    self._embeddings[index] = embedding
+            rows.append(embedding)
+        return torch.stack(rows)
 
 
 def load_materials(model: ModelConfig, data: Path, *, device: str = "auto", baselines: bool = True) -> Materials:
@@ -106,7 +109,9 @@ def train(config: RunConfig, materials: Materials, *, checkpoint_dir: Path | Non
     """Trains a student epoch by epoch, from the last complete checkpoint in `checkpoint_dir` if there is one.
 
     Keeps the last and the best epoch's checkpoint. Raises Diverged at the first loss or gradient that is not finite,
-    DataError for fewer images than one batch."""
+    DataError for fewer images than one batch, ConfigError if `materials` or the checkpoints are of another model or
+    configuration."""
+    _check_model(config, materials)
     steps = steps_per_epoch(len(materials.train_set), config)
     student = build_student(materials.base, config)
     optimizer = make_optimizer(student, config.optim)
@@ -122,6 +127,15 @@ def train(config: RunConfig, materials: Materials, *, checkpoint_dir: Path | Non
         state = state.after_epoch(values)
         folder = save_epoch(checkpoint_dir, config, state, student, optimizer) if checkpoint_dir else None
         yield EpochReport(epoch=state.epoch, values=values, checkpoint=folder, is_best=state.best_epoch == state.epoch)
+
+
+def _check_model(config: RunConfig, materials: Materials) -> None:
+    wanted, loaded = architecture(config.model.name, config.model.image_px), materials.base.spec
+    if wanted != loaded:
+        raise ConfigError(
+            f"model: {wanted.name} at {wanted.image_px} px is configured, but {loaded.name} at {loaded.image_px} px "
+            "is loaded; load the materials of this configuration"
+        )
 
 
 def steps_per_epoch(images: int, config: RunConfig) -> int:
@@ -187,13 +201,15 @@ def _train_epoch(
         rate = learning_rate(config.optim, epoch * steps + number, config.train.epochs * steps)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
-        for name, value in _train_step(config, materials, student, optimizer, batch, generator).items():
-            sums[name] = sums.get(name, 0.0) + value
-        if not math.isfinite(sums["total"]):
+        try:
+            values = _train_step(config, materials, student, optimizer, batch, generator)
+        except Diverged as what:
             raise Diverged(
-                f"the loss is {sums['total']} in epoch {epoch + 1}, step {number + 1} of {steps}, at learning rate "
-                f"{rate:.3g}; lower optim.lr (now {config.optim.lr:g}) or set optim.clip_norm"
-            )
+                f"{what} in epoch {epoch + 1}, step {number + 1} of {steps}, at learning rate {rate:.3g}; "
+                f"lower optim.lr (now {config.optim.lr:g}) or set optim.clip_norm"
+            ) from None
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value
     return {f"loss/{name}": value / steps for name, value in sums.items()} | {"lr": rate}
 
 
@@ -212,11 +228,14 @@ def _train_step(
         with torch.no_grad():
             teacher = decode(materials.base.sam, materials.teacher_embeddings(batch), prompts)
     terms = objective(config, student, forward(student.sam, batch.image, prompts), teacher, batch.mask)
+    values = {name: term.item() for name, term in terms.items()}
+    if not math.isfinite(values["total"]):
+        raise Diverged(f"the loss is {values['total']}")
     optimizer.zero_grad(set_to_none=True)
     terms["total"].backward()
     parameters = [parameter for group in student.groups().values() for parameter in group]
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip_norm or math.inf)
     if not math.isfinite(norm):
-        raise Diverged(f"the gradient's norm is {norm.item()}; lower optim.lr (now {config.optim.lr:g})")
+        raise Diverged(f"the gradient's norm is {norm.item()}")
     optimizer.step()
-    return {name: term.item() for name, term in terms.items()}
+    return values

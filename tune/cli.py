@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 DEMO_DOMAIN = "spores"
 DEMO_SEED = 0
+DEMO_IMAGES = {"train": 32, "val": 16, "test": 16}
 PIPE_WIDTH = 140
 
 SWEEP_HELP = """Search for the best adapter of a domain.
@@ -154,7 +155,7 @@ def make_demo_data(home: Home, console: Console) -> Path:
 
     source, out = home.demo / "images", home.demo / "data"
     if not source.is_dir():
-        write_demo_domain(source, seed=DEMO_SEED)
+        write_demo_domain(source, seed=DEMO_SEED, **DEMO_IMAGES)
     card = import_dataset(source, domain=DEMO_DOMAIN, out=out, seed=DEMO_SEED, overwrite=True)
     counts = ", ".join(f"{count} {split}" for split, count in card.counts.items())
     console.print(f"Domain {DEMO_DOMAIN}: {counts} images in {out}", highlight=False, soft_wrap=True)

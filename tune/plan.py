@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from infosam.data.schema import read_card
 from infosam.errors import ConfigError, UserError
 from tune.config import SweepConfig
 from tune.home import Home
@@ -62,10 +63,8 @@ class SweepPlan:
 
 
 def make_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> SweepPlan:
-    """Checks the dataset and makes the sweep's folder. Raises UserError."""
-    from infosam.data.store import open_dataset
-
-    card = open_dataset(config.data).card
+    """Looks at the dataset's card and makes the sweep's folder. Raises UserError."""
+    card = read_card(config.data)  # the images are checked where they are loaded, while Ray starts
     if config.domain not in (None, card.domain):
         raise ConfigError(
             f"domain: the configuration says {config.domain!r}, {config.data} holds {card.domain!r}; "

@@ -70,7 +70,7 @@ def quiet(verbose: bool) -> None:
     """Keeps the libraries' own messages off the terminal, unless asked for."""
     optuna.logging.set_verbosity(optuna.logging.INFO if verbose else optuna.logging.ERROR)
     for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.CRITICAL)
 
 
 def _count_cut_off(callback: EventCallback) -> bool:

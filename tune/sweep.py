@@ -17,10 +17,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-# `python tune/sweep.py` puts this file's folder first on the path, where modules could shadow installed ones.
-_HERE = Path(__file__).resolve().parent
-sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != _HERE]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the sweep on the Ray cluster this machine belongs to; returns the exit code."""
@@ -82,4 +78,6 @@ def fetch(uri: str, folder: Path) -> Path:
 
 
 if __name__ == "__main__":
+    # Python put this file's folder first on the path, where our modules could shadow installed ones.
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
     sys.exit(main())

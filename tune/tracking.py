@@ -52,6 +52,7 @@ class Tracker:
         uri: tracking server or database.
         bundle_of: see MlflowWriter.
         warn: told once when the server cannot be reached, and once when it is back.
+        patience_s: how long the end of a sweep waits for a server that takes nothing.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Tracker:
         self._facts = facts
         self._bundle_of = bundle_of
         self._warn = warn
+        self._patience_s = patience_s
         self._queue: queue.Queue[Event | SweepSummary] = queue.Queue()
         self._error: str | None = None
         self._deadline: float | None = None
@@ -182,8 +184,8 @@ def new_client(uri: str) -> MlflowClient:
     """A client of that store; a local database is made if it is not there."""
     import logging
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):  # the last tells of every retry
+        logging.getLogger(name).setLevel(logging.ERROR)
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     from mlflow import MlflowClient

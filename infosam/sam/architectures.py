@@ -75,8 +75,15 @@ def architecture(name: str, image_px: int | None = None) -> Architecture:
 
 
 def build_sam(spec: Architecture) -> Sam:
-    """A randomly initialised SAM of the given shape, in eval mode, from the classes of segment_anything 1.0."""
-    sam = Sam(
+    """A randomly initialised SAM of the given shape, in eval mode, from the classes of segment_anything 1.0.
+
+    Draws from torch's global random state and leaves it as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return _assemble(spec).eval()
+
+
+def _assemble(spec: Architecture) -> Sam:
+    return Sam(
         image_encoder=ImageEncoderViT(
             img_size=spec.image_px,
             patch_size=spec.patch_px,
@@ -109,4 +116,3 @@ def build_sam(spec: Architecture) -> Sam:
         pixel_mean=list(PIXEL_MEAN),
         pixel_std=list(PIXEL_STD),
     )
-    return sam.eval()

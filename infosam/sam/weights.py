@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,11 @@ from infosam.errors import WeightsError
 from infosam.sam.architectures import Architecture, architecture, build_sam
 
 NANO_RELEASE = "vit_nano-1"  # released weights never change: better ones get a new number
+# What the readers of safetensors and of pickles raise on damaged files; a broken pickle fails anywhere.
+_UNREADABLE = (
+    SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, TypeError, AttributeError,
+    LookupError, struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ def load_base(config: ModelConfig) -> BaseSam:
     try:
         sam.load_state_dict(resize_positions(state, sam))
     except RuntimeError as error:
-        raise WeightsError(f"{path}: not the weights of {spec.name}: {str(error).splitlines()[0]}") from error
+        first, *rest = str(error).splitlines()
+        raise WeightsError(f"{path}: not the weights of {spec.name}: {rest[0].strip() if rest else first}") from error
     return BaseSam(sam=sam.requires_grad_(False), spec=spec, sha256=digest)
 
 
@@ -88,8 +95,8 @@ def load_state(path: Path) -> dict[str, Tensor]:
             state: dict[str, Tensor] = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise WeightsError(f"{path}: cannot be read as weights, it may be truncated: {error}") from error
+    except _UNREADABLE as error:
+        raise WeightsError(f"{path}: cannot be read as weights, it may be truncated: {_first_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: expected a mapping of names to tensors")
     return {name: tensor.float() for name, tensor in state.items()}
@@ -119,6 +126,11 @@ def resize_positions(state: Mapping[str, Tensor], sam: Sam) -> dict[str, Tensor]
         elif name.endswith(("rel_pos_h", "rel_pos_w")):
             result[name] = F.interpolate(tensor.T[None], size=shape[0], mode="linear")[0].T
     return result
+
+
+def _first_line(error: Exception) -> str:
+    """torch follows the reason with a page on how to switch the safety off."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_sum(spec: Architecture, config: ModelConfig, path: Path, digest: str) -> None:

@@ -16,7 +16,7 @@ from infosam.synthetic.shapes import Mask, random_shape
 from infosam.synthetic.textures import Field, colourise, crop, make_bank, smooth_field
 
 BANK_SIZE = 240
-MIN_SHARE, MAX_SHARE = 0.003, 0.6  # of the frame that a usable mask covers
+MIN_SHARE, MAX_SHARE = 0.01, 0.6  # of the frame that a usable mask covers; a token is 0.4 % of a 128 px canvas
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class SceneMaker:
         ground = rng.random(3, dtype=np.float32)
         image = self._surface(ground, rng)
         masks: list[Mask] = []
-        for _ in range(int(rng.integers(2, 10))):
+        for _ in range(int(rng.integers(2, 8))):
             silhouette = random_shape(side, rng)
             if not silhouette.any():
                 continue

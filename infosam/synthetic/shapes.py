@@ -205,4 +205,4 @@ _SOLIDS: tuple[Callable[[int, np.random.Generator], Mask], ...] = (blob, ellipse
 _KINDS: tuple[Callable[[int, np.random.Generator], Mask], ...] = (
     blob, ellipse, polygon, rectangle, star, ring, ribbon, tree, mesh, cluster, region, composite,
 )  # fmt: skip
-_SHARES = (0.22, 0.09, 0.08, 0.07, 0.06, 0.04, 0.07, 0.04, 0.03, 0.06, 0.08, 0.16)
+_SHARES = (0.26, 0.10, 0.09, 0.08, 0.06, 0.04, 0.05, 0.03, 0.02, 0.04, 0.08, 0.15)

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -11,12 +17,27 @@ from PIL import Image
 from rich.console import Console
 
 from infosam.data.store import import_dataset
+from tune.cli import ui_arguments
 from tune.config import SweepConfig, parse_sweep_config
 from tune.home import Home, find_home
 from tune.resources import SETTINGS, environment
 from tune.tracking import CLIENT_SETTINGS
 
 FAKES = Path(__file__).parent / "fakes"
+
+SERVER_START_S = 90.0
+
+OTHERS_WARNINGS = [
+    "ignore:The ``noload`` loader strategy is deprecated",  # mlflow's models, by sqlalchemy
+    r"ignore:`\w+` is deprecated",  # ray.data's own settings
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(FAKES.parent):
+            for warning in OTHERS_WARNINGS:
+                item.add_marker(pytest.mark.filterwarnings(warning))
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +69,7 @@ def _short_waits() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve bright discs on noise, 48 px: domain `disc`."""
+    """Pairs of bright discs on noise, 48 px: domain `disc`. Boxes hold much that is not, so trivial masks fail."""
     source = tmp_path_factory.mktemp("disc")
     rng = np.random.default_rng(0)
     rows = {"train": range(6), "val": range(6, 9), "test": range(9, 12)}
@@ -58,8 +79,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = ["image,label"]
         for number in numbers:
             y, x = np.mgrid[:48, :48]
-            cy, cx = rng.uniform(16, 32, 2)
-            mask = (y - cy) ** 2 + (x - cx) ** 2 < rng.uniform(8, 14) ** 2
+            left, right = rng.uniform((8, 8, 32, 32), (16, 40, 40, 40)).reshape(2, 2)
+            mask = np.zeros((48, 48), dtype=bool)
+            for cx, cy in (left, right):
+                mask |= (y - cy) ** 2 + (x - cx) ** 2 < rng.uniform(5, 8) ** 2
             image = (rng.uniform(0, 80, (48, 48, 3)) + 150 * mask[..., None]).astype(np.uint8)
             Image.fromarray(image).save(source / f"images/{number}.png")
             Image.fromarray((mask * 255).astype(np.uint8)).save(source / f"masks/{number}.png")
@@ -77,10 +100,43 @@ def home(infosam_home: Path) -> Home:
 
 
 @pytest.fixture
+def free_port() -> int:
+    """A port of this machine nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[[Home, int], AbstractContextManager[str]]:
+    """Starts the server of `infosam ui` over a results folder; gives its address."""
+    return _serve
+
+
+@contextmanager
+def _serve(home: Home, port: int) -> Iterator[str]:
+    process = subprocess.Popen(ui_arguments(home, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + SERVER_START_S
+        while True:
+            try:
+                with urlopen(f"{uri}/health", timeout=1):
+                    break
+            except OSError:
+                if time.monotonic() > deadline or process.poll() is not None:
+                    pytest.fail("the MLflow server did not start")
+                time.sleep(0.2)
+        yield uri
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture
 def console() -> Console:
     """Swallows output; `console.export_text()` gives it back."""
-    import io
-
     return Console(file=io.StringIO(), record=True, width=160)
 
 

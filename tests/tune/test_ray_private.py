@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller.controller import TrainController
@@ -45,7 +44,5 @@ def test_the_placement_group_cleaner_is_a_default_callback_and_ours_goes_without
     def kinds(trainer: DataParallelTrainer) -> set[type]:
         return {type(one) for one in trainer._create_default_callbacks()}
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Ray warns of its own settings
-        assert PlacementGroupCleanerCallback in kinds(DataParallelTrainer(lambda: None))
-        assert PlacementGroupCleanerCallback not in kinds(SlotTrainer(lambda: None))
+    assert PlacementGroupCleanerCallback in kinds(DataParallelTrainer(lambda: None))
+    assert PlacementGroupCleanerCallback not in kinds(SlotTrainer(lambda: None))

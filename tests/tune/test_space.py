@@ -74,7 +74,10 @@ def test_log_uniform_or_zero_draws_both_and_nothing_below_its_range() -> None:
         ({"int_uniform": [2, 16], "log": True}, 4),
         ({"int_uniform": [2, 16], "step": 2}, 8),
         ({"choice": [None, 1, "a"]}, None),
-        ({"choice": [{"box": 1, "point": 0, "none": 0}, {"box": 0, "point": 0, "none": 1}]}, {"box": 0, "point": 0, "none": 1}),
+        (
+            {"choice": [{"box": 1, "point": 0, "none": 0}, {"box": 0, "point": 0, "none": 1}]},
+            {"box": 0, "point": 0, "none": 1},
+        ),
     ],
 )
 def test_an_encoded_point_is_drawn_again(settings: dict[str, Any], value: Any) -> None:

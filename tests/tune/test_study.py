@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-import optuna
 from infosam.errors import UserError
 from tune.config import ResourceConfig, SweepConfig
 from tune.events import EpochReported, Event, TrialEnded, TrialRetried

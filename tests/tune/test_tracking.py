@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tune.cli import ui_arguments
 from tune.events import EpochReported, Event, TrialEnded, TrialRetried, TrialStarted
 from tune.home import Home
 from tune.mlflow_writer import SweepFacts, SweepSummary
 from tune.tracking import Tracker, TrackingResult
-
-SERVER_START_S = 90.0
 
 
 @pytest.fixture
@@ -73,7 +66,9 @@ def tell(
     )
     for event in events:
         tracker(event)
-    return tracker.close(SweepSummary(state="FINISHED", note="# Done", tags={"best_trial": "t0000"}, metrics={"m": 1.0}))
+    return tracker.close(
+        SweepSummary(state="FINISHED", note="# Done", tags={"best_trial": "t0000"}, metrics={"m": 1.0})
+    )
 
 
 def runs(uri: str) -> dict[str, Run]:
@@ -120,7 +115,9 @@ def test_children_hold_searched_values_epochs_and_the_bundle(home: Home, bundle:
     assert trial.info.run_name == "polyp-t0000-lora4-d0.800"
     assert [file.path for file in client.list_artifacts(trial.info.run_id, "bundle")] == ["bundle/card.json"]
     assert [file.path for file in client.list_artifacts(found[""].info.run_id)] == ["sweep.yaml"]
-    assert (home.artifacts / "infosam" / found["t0002"].info.run_id / "artifacts" / "error.txt").read_text().endswith("2")
+    assert (
+        (home.artifacts / "infosam" / found["t0002"].info.run_id / "artifacts" / "error.txt").read_text().endswith("2")
+    )
 
 
 def test_times_are_those_of_the_events(home: Home) -> None:
@@ -171,9 +168,9 @@ def test_a_record_the_server_refuses_does_not_hold_up_the_rest(home: Home) -> No
     assert runs(home.tracking_uri)["t0000"].info.status == "FINISHED"
 
 
-def test_a_missing_server_costs_records_and_nothing_else(home: Home) -> None:
+def test_a_missing_server_costs_records_and_nothing_else(home: Home, free_port: int) -> None:
     warnings: list[str] = []
-    uri = f"http://127.0.0.1:{free_port()}"
+    uri = f"http://127.0.0.1:{free_port}"
     tracker = Tracker(uri, facts(home), bundle_of=lambda _: None, warn=warnings.append, patience_s=0.5)
     for event in story():
         tracker(event)
@@ -185,52 +182,39 @@ def test_a_missing_server_costs_records_and_nothing_else(home: Home) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_comes_late_gets_everything_once(home: Home, bundle: Path) -> None:
+def test_a_server_that_comes_late_gets_everything_once(
+    home: Home, bundle: Path, free_port: int, serve: Callable[[Home, int], AbstractContextManager[str]]
+) -> None:
     home.folder.mkdir(parents=True)
     home.database.touch()
-    port = free_port()
-    uri, warnings = f"http://127.0.0.1:{port}", list[str]()
+    warnings: list[str] = []
     tracker = Tracker(
-        uri, facts(home, artifacts=False), bundle_of=lambda _: bundle, warn=warnings.append, patience_s=SERVER_START_S
+        f"http://127.0.0.1:{free_port}",
+        facts(home, artifacts=False),
+        bundle_of=lambda _: bundle,
+        warn=warnings.append,
+        patience_s=90.0,
     )
     for event in story():
         tracker(event)
     while not warnings:
         time.sleep(0.05)
-    with server(home, port):
+    with serve(home, free_port) as uri:
         assert tracker.close(SweepSummary(state="FINISHED", note="late")).unwritten == 0
         found = runs(uri)
         assert set(found) == {"", "t0000", "t0001", "t0002"}
         assert all(run.info.status != "RUNNING" for run in found.values())
-        client = MlflowClient(tracking_uri=uri)
-        assert [file.path for file in client.list_artifacts(found["t0000"].info.run_id, "bundle")] == ["bundle/card.json"]
+        files = MlflowClient(tracking_uri=uri).list_artifacts(found["t0000"].info.run_id, "bundle")
+        assert [file.path for file in files] == ["bundle/card.json"]
     assert warnings[-1] == "MLflow takes records again"
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-@contextmanager
-def server(home: Home, port: int) -> Iterator[None]:
-    """The server `infosam ui` starts."""
-    process = subprocess.Popen(ui_arguments(home, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    assert ui_arguments(home, port)[0] == sys.executable
-    try:
-        deadline = time.monotonic() + SERVER_START_S
-        while True:
-            try:
-                with urlopen(f"http://127.0.0.1:{port}/health", timeout=1) as answer:
-                    assert answer.status == 200
-                break
-            except (URLError, OSError):
-                if time.monotonic() > deadline or process.poll() is not None:
-                    pytest.fail("the MLflow server did not start")
-                time.sleep(0.2)
-        yield
-    finally:
-        process.terminate()
-        process.wait(30)
+@pytest.mark.slow
+def test_the_browser_shows_files_of_an_embedded_sweep(
+    home: Home, bundle: Path, free_port: int, serve: Callable[[Home, int], AbstractContextManager[str]]
+) -> None:
+    tell(home.tracking_uri, home, story(), bundle)
+    run_id = runs(home.tracking_uri)["t0000"].info.run_id
+    with serve(home, free_port) as uri:
+        with urlopen(f"{uri}/get-artifact?run_uuid={run_id}&path=bundle/card.json", timeout=30) as answer:
+            assert answer.read() == b"{}"

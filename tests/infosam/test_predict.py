@@ -1,0 +1,81 @@
+"""From pictures to masks at their own size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from infosam.errors import DataError, WeightsError
+from infosam.predict import Predictor, find_images, read_image
+from infosam.prompt_files import ImagePrompt
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    """Plain vit_nano on its own canvas."""
+    return Predictor(None, device="cpu")
+
+
+@pytest.mark.parametrize("size", [(40, 60), (300, 50), (192, 192), (7, 5)])
+def test_a_mask_has_the_size_of_its_image(predictor: Predictor, size: tuple[int, int]) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8)
+    for prompt in (None, ImagePrompt(box=(1, 1, 3, 4)), ImagePrompt(points=((2, 2, 1), (0, 0, 0)))):
+        mask = predictor.predict(rgb, prompt)
+        assert mask.shape == size
+        assert mask.dtype == np.bool_
+
+
+def test_nothing_said_is_the_frame_as_box(predictor: Predictor) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    framed = predictor.predict(rgb, ImagePrompt(box=(0, 0, 59, 39)))
+    assert (predictor.predict(rgb) == framed).all()
+
+
+def test_a_prompt_outside_is_refused(predictor: Predictor) -> None:
+    with pytest.raises(DataError, match=r"\(61, 3\) lies outside the image of 60 x 40 px"):
+        predictor.predict(np.zeros((40, 60, 3), np.uint8), ImagePrompt(points=((61, 3, 1),)))
+
+
+def test_without_a_bundle_there_is_no_card(predictor: Predictor) -> None:
+    assert predictor.card is None
+    assert predictor.canvas_px == 192
+
+
+def test_weights_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no such file"):
+        Predictor(None, checkpoint=tmp_path / "none.safetensors")
+
+
+class TestFindImages:
+    def test_files_and_folders_in_order(self, tmp_path: Path) -> None:
+        folder = tmp_path / "folder"
+        (folder / "deeper").mkdir(parents=True)
+        for name in ("b.png", "a.JPG", "notes.txt", "deeper/c.png"):
+            (folder / name).write_bytes(b"")
+        single = tmp_path / "z.dat"
+        single.write_bytes(b"")
+        assert find_images([single, folder]) == [single, folder / "a.JPG", folder / "b.png"]
+
+    def test_nothing_there(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"no images in .*; known endings: \.png, \.jpg"):
+            find_images([tmp_path])
+        with pytest.raises(DataError, match=r"gone\.png: no such image or folder"):
+            find_images([tmp_path / "gone.png"])
+
+
+class TestReadImage:
+    def test_a_rotated_photograph_stands_upright(self, tmp_path: Path) -> None:
+        image = Image.fromarray(np.zeros((10, 20, 3), np.uint8))
+        exif = image.getexif()
+        exif[0x0112] = 6
+        image.save(tmp_path / "a.jpg", exif=exif)
+        assert read_image(tmp_path / "a.jpg").shape == (20, 10, 3)
+
+    @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n and then nothing"])
+    def test_no_picture(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "a.png").write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.png: cannot be read as an image"):
+            read_image(tmp_path / "a.png")
