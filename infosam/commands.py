@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -121,6 +120,7 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Folder of the run; an unfinished one of the same recipe goes on.")],
     overrides: Overrides = None,
     report_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 250,
+    name: Annotated[str | None, typer.Option(help="Release the finished weights under this name, into --out.")] = None,
 ) -> None:
     """Pre-train vit_nano on procedural scenes from nothing. Stop and start it as you like.
 
@@ -129,6 +129,7 @@ def pretrain(
     from infosam.config import apply_overrides, validate
     from infosam.pretrain import PretrainConfig
     from infosam.pretrain import pretrain as run
+    from infosam.release import release
 
     config = validate(PretrainConfig, apply_overrides({}, overrides or []), "pretrain")
     console = Console()
@@ -137,8 +138,8 @@ def pretrain(
             f"step {report.step}/{config.steps}  loss {report.loss:.4f}  IoU on unseen scenes: "
             f"box {report.box_iou:.3f}  point {report.point_iou:.3f}"
         )
-    state = json.loads((out / "state.json").read_text(encoding="utf-8"))
-    console.print(f"done: {out / 'weights.safetensors'} after {state['step']} steps")
+    weights = release(out, out, name, figures={}) if name else out / "weights.safetensors"
+    console.print(f"done: {weights} after {config.steps} steps")
 
 
 def synthesize(

@@ -276,7 +276,7 @@ def _on_canvas(sam: Sam, side_px: int) -> Sam:
 def _report(
     sam: Sam, optimizers: Optimizers, config: PretrainConfig, folder: Path, step: int, loss: float
 ) -> PretrainReport:
-    """Scores unseen scenes and saves; state.json is written last, so that a torn save is never resumed from."""
+    """Scores unseen scenes and saves, state.json last."""
     sam.eval()
     box_iou, point_iou = validate(sam)
     sam.train()
