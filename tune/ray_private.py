@@ -14,6 +14,7 @@ import ray
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -44,6 +45,17 @@ class _SlotController(TrainController):
         self._health_check_interval_s = POLL_S
 
 
+class _HeldResources(FixedScalingPolicy):
+    """The workers' resources are held already: asking the autoscaler for them again would add nodes, or keep them,
+    for nothing, and costs an actor of its own."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """Registers nothing."""
+
+    def _maybe_send_resource_request(self) -> None:
+        """Asks for nothing."""
+
+
 class SlotTrainer(DataParallelTrainer):
     """A Ray Train run, started by an actor of a Tune trial, whose worker i occupies bundle i of the trial's group.
 
@@ -64,6 +76,7 @@ class SlotTrainer(DataParallelTrainer):
             raise RuntimeError("a slot's worker group must be started inside a Tune trial's placement group")
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
         controller_class: Any = ray.remote(num_cpus=0, scheduling_strategy=strategy, **options)(_SlotController)
+        controller_kwargs["scaling_policy"] = _HeldResources(self.scaling_config)
         controller = controller_class.remote(**controller_kwargs)
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())

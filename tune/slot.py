@@ -64,8 +64,8 @@ class Slot(tune.Trainable):
         self._feed = feed_class.remote(plan.max_failures + 1)
         self._death: str | None = None
         self._thread = threading.Thread(target=self._keep_worker_group, daemon=True)
+        self._thread.start()  # before the first trial is assigned: both start processes, and that takes seconds
         self.reset_config(config)
-        self._thread.start()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Makes another trial the current one; the worker drops the old one between two epochs."""
