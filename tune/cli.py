@@ -65,8 +65,9 @@ def demo(
 
     Makes pictures of round spores among debris, searches for the adapter that finds them, and shows what was gained.
     """
-    settings = read_yaml(shipped("demo"))
+    settings: dict[str, Any] = read_yaml(shipped("demo"))
     settings["data"] = str(make_demo_data(find_home(), wide_console()))
+    settings["resources"]["cpus_per_worker"] = min(os.cpu_count() or 1, settings["resources"]["cpus_per_worker"])
     run(parse_sweep_config(settings, overrides or [], source="demo"), verbose=_verbose(context))
 
 

@@ -76,7 +76,8 @@ class SlotTrainer(DataParallelTrainer):
             raise RuntimeError("a slot's worker group must be started inside a Tune trial's placement group")
         strategy = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
         controller_class: Any = ray.remote(num_cpus=0, scheduling_strategy=strategy, **options)(_SlotController)
-        controller_kwargs["scaling_policy"] = _HeldResources(self.scaling_config)
+        scaling: Any = self.scaling_config
+        controller_kwargs["scaling_policy"] = _HeldResources(scaling)
         controller = controller_class.remote(**controller_kwargs)
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())

@@ -24,10 +24,6 @@ SETTINGS = {
 }
 
 
-ACTOR_SETTINGS = {"PL_DISABLE_FORK": "1", "RAY_CHDIR_TO_TRIAL_DIR": SETTINGS["RAY_CHDIR_TO_TRIAL_DIR"]}
-"""The variables Tune gives its actors. A job that has the same ones can use the processes Ray started in advance."""
-
-
 class ClusterTooSmall(UserError):
     """No node can ever hold one worker of the sweep."""
 
@@ -72,12 +68,7 @@ def _connect(address: str, options: Mapping[str, Any]) -> None:
             return
         address = "local"
     if address == "local":
-        options = {
-            **options,
-            "include_dashboard": False,
-            "object_store_memory": LOCAL_OBJECT_STORE_BYTES,
-            "runtime_env": {"env_vars": ACTOR_SETTINGS},
-        }
+        options = {**options, "include_dashboard": False, "object_store_memory": LOCAL_OBJECT_STORE_BYTES}
     try:
         ray.init(address=address, **options)
     except ConnectionError as error:

@@ -101,6 +101,11 @@ class _Sweep:
         gpus = sum(node.get("GPU", 0.0) for node in nodes)
         if gpus and not resources.gpus_per_worker:
             self._warn(f"{gpus:g} GPU will stay idle: set resources.gpus_per_worker=1, or a fraction to share one")
+        if len(nodes) > 1 and self._plan.config.storage is None:
+            self._warn(
+                f"{len(nodes)} nodes must all see {self._plan.folder} and {self._plan.config.data}: "
+                "trials keep their checkpoints there (set storage to a shared folder)"
+            )
         return count_slots(resources, nodes, self._plan.config.search.trials)
 
     def _load_materials(self) -> Any:

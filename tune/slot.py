@@ -39,7 +39,6 @@ class SlotBroken(RuntimeError):
 class SlotPlan:
     """What every slot of a sweep is told."""
 
-    sweep_id: str
     folder: str  # of the sweep, shared by all nodes
     run: Mapping[str, Any]  # RunConfig before the searched values, as JSON
     worker: WorkerSetup

@@ -95,7 +95,6 @@ def _scheduler(config: SchedulerConfig, epochs: int) -> TrialScheduler:
 def _slot_plan(plan: SweepPlan) -> SlotPlan:
     run, resources = plan.config.run, plan.config.resources
     return SlotPlan(
-        sweep_id=plan.sweep_id,
         folder=str(plan.folder),
         run=run.model_dump(mode="json"),
         worker=WorkerSetup(

@@ -104,11 +104,6 @@ class Tracker:
         """The run id of a trial, once written."""
         return self._writer.children.get(trial_id) if self._writer else None
 
-    @property
-    def parent_run(self) -> str | None:
-        """The run id of the sweep, once written."""
-        return self._writer.parent if self._writer else None
-
     def close(self, summary: SweepSummary) -> TrackingResult:
         """Writes the summary, closes all runs and ends the thread; gives up on a server that does not answer."""
         if self._deadline is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import socket
 import subprocess
 import time
@@ -116,7 +118,9 @@ def serve() -> Callable[[Home, int], AbstractContextManager[str]]:
 
 @contextmanager
 def _serve(home: Home, port: int) -> Iterator[str]:
-    process = subprocess.Popen(ui_arguments(home, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        ui_arguments(home, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     uri = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + SERVER_START_S
@@ -130,8 +134,8 @@ def _serve(home: Home, port: int) -> Iterator[str]:
                 time.sleep(0.2)
         yield uri
     finally:
-        process.terminate()
-        process.wait(30)
+        os.killpg(process.pid, signal.SIGKILL)  # a polite end takes it longer than the test
+        process.wait()
 
 
 @pytest.fixture

@@ -6,8 +6,10 @@ import inspect
 
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
+from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from tune.ray_private import SlotTrainer
@@ -33,6 +35,13 @@ def test_the_controller_keeps_its_poll_interval_in_an_attribute() -> None:
 
 def test_a_placement_group_is_given_back_in_shutdown() -> None:
     assert parameters(DefaultPlacementGroupHandle.shutdown) == ["self"]
+
+
+def test_only_two_methods_of_the_scaling_policy_speak_to_the_autoscaler() -> None:
+    assert parameters(FixedScalingPolicy.after_controller_start) == ["self", "train_run_context"]
+    assert parameters(FixedScalingPolicy._maybe_send_resource_request) == ["self"]
+    before_shutdown = FixedScalingPolicy(ScalingConfig())
+    before_shutdown._cancel_resource_request()  # without a client, as in ours, it does nothing
 
 
 def test_the_trainer_has_the_two_methods_we_replace() -> None:
