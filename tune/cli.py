@@ -111,11 +111,12 @@ def list_champions() -> None:
     from tune.champions import champions
 
     found = champions()
-    console = Console()
+    console = wide_console()
     if not found:
         console.print("No domain has a champion yet; run `infosam sweep`.")
         return
-    table = Table("domain", "version", "val Dice box", "no prompt", "sweep", "trial", "bundle")
+    table = Table("domain", "version", "val Dice box", "no prompt", "sweep", "trial")
+    table.add_column("bundle", overflow="fold")
     for champion in found:
         tags = champion.tags
         scores = (f"{float(tags[key]):.3f}" if key in tags else "-" for key in ("val/box/dice", "val/none/dice"))

@@ -31,6 +31,7 @@ def register(app):
 
     @app.command("interrupt")
     def interrupt():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts us with SIGINT ignored
         os.kill(os.getpid(), signal.SIGINT)
 
     @app.command("fine")

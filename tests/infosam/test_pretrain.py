@@ -39,6 +39,7 @@ def recipe(**settings: Any) -> PretrainConfig:
         "full_steps": 2,
         "images_per_step": 1,
         "masks_per_image": 2,
+        "lr": 1e-3,
         "bf16": False,
     }
     return validate(PretrainConfig, {**tiny, **settings}, "test")
