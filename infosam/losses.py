@@ -40,7 +40,7 @@ def structure_loss(
     if variant not in ("official", "weighted"):
         raise ValueError(f"variant must be 'official' or 'weighted', got {variant!r}")
     target = target.to(logits.dtype)
-    mean = F.avg_pool2d(target, kernel_size=window_px, stride=1, padding=window_px // 2)
+    mean = _window_mean(target, window_px)
     weight = 1 + 5 * (mean - target).abs()
     probability = logits.sigmoid()
     overlap = (probability * target * weight).sum(dim=(2, 3))
@@ -51,3 +51,10 @@ def structure_loss(
     bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     weighted_bce = (weight * bce).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))
     return (weighted_bce + iou_loss).mean()
+
+
+def _window_mean(target: Tensor, window_px: int) -> Tensor:
+    """avg_pool2d with stride 1 and zero padding, one direction after the other: many times cheaper, equal otherwise."""
+    margin = window_px // 2
+    rows = F.avg_pool2d(target, kernel_size=(window_px, 1), stride=1, padding=(margin, 0))
+    return F.avg_pool2d(rows, kernel_size=(1, window_px), stride=1, padding=(0, margin))
