@@ -23,7 +23,7 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from infosam.checkpoint import load_optimizer, save_optimizer
+from infosam.checkpoint import load_optimizer, save_json, save_optimizer
 from infosam.config import PromptConfig, Strict
 from infosam.data.prompts import Prompts, box_prompt, mixed_prompts, point_prompt
 from infosam.data.transforms import prepare_image
@@ -291,7 +291,5 @@ def _report(
         "box_iou": box_iou,
         "point_iou": point_iou,
     }
-    temporary = folder / "state.json.part"
-    temporary.write_text(json.dumps(state, indent=1))
-    temporary.replace(folder / "state.json")
+    save_json(state, folder / "state.json")
     return report
