@@ -43,19 +43,19 @@ class PretrainConfig(Strict):
 
     small_px: int = Field(default=128, ge=64, multiple_of=8)
     """Canvas of the first stage, in pixels."""
-    small_steps: int = Field(default=3200, ge=0)
+    small_steps: int = Field(default=4400, ge=0)
     """Steps on the small canvas."""
-    full_steps: int = Field(default=200, ge=0)
+    full_steps: int = Field(default=600, ge=0)
     """Steps on the architecture's own canvas."""
     images_per_step: int = Field(default=8, ge=1)
     """Scenes per step."""
-    masks_per_image: int = Field(default=3, ge=1)
+    masks_per_image: int = Field(default=4, ge=1)
     """Masks, each with a prompt of its own, per scene and step."""
     lr: float = Field(default=8e-4, gt=0)
     """Peak learning rate of Muon (Jordan et al. 2024) and AdamW; 150 steps of warm-up, cosine to a hundredth."""
     weight_decay: float = Field(default=0.05, ge=0)
     """Of matrices; vectors and embeddings have none."""
-    prompts: PromptConfig = PromptConfig(box=0.65, point=0.35, none=0.0, box_jitter=0.1)
+    prompts: PromptConfig = PromptConfig(box=0.75, point=0.25, none=0.0, box_jitter=0.03)
     """Shares of prompts; a scene has no single truth without a prompt."""
     seed: int = Field(default=0, ge=0)
     """Seeds initialisation, scenes and prompts."""
@@ -88,10 +88,11 @@ class PretrainReport:
 class _SceneBatch:
     images: Tensor  # (B, 3, S, S)
     masks: Tensor  # (B * K, S, S) bool, K masks of each image in turn
+    resized_hw: list[tuple[int, int]]  # B * K sizes of the frames, without padding
 
 
-class _Scenes(Dataset[tuple[Tensor, Tensor]]):
-    """Scene i as a prepared image and K of its masks, chosen with repetition where it has fewer."""
+class _Scenes(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Scene i as a prepared image, K of its masks, chosen with repetition where it has fewer, and its frame's size."""
 
     def __init__(self, side_px: int, *, seed: int, masks: int, indices: range) -> None:
         self._side_px, self._seed, self._masks, self._indices = side_px, seed, masks, indices
@@ -100,7 +101,7 @@ class _Scenes(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, position: int) -> tuple[Tensor, Tensor, Tensor]:
         if self._maker is None:  # built in the loading process: the texture bank is large to send
             self._maker = SceneMaker(self._side_px, seed=self._seed)
         index = self._indices[position]
@@ -108,7 +109,9 @@ class _Scenes(Dataset[tuple[Tensor, Tensor]]):
         rng = np.random.default_rng([self._seed, 2, index])
         chosen = rng.permutation(len(scene.masks))[: self._masks]
         chosen = np.resize(chosen, self._masks)
-        return prepare_image(scene.image, self._side_px), torch.from_numpy(scene.masks[chosen])
+        height, width = scene.image.shape[:2]
+        masks = np.pad(scene.masks[chosen], ((0, 0), (0, self._side_px - height), (0, self._side_px - width)))
+        return prepare_image(scene.image, self._side_px), torch.from_numpy(masks), torch.tensor([height, width])
 
 
 def pretrain(config: PretrainConfig, folder: Path, *, report_every: int = 250) -> Iterator[PretrainReport]:
@@ -183,7 +186,7 @@ def validate(sam: Sam, *, scenes: int = 96, seed: int = VALIDATION_SEED) -> tupl
     scores: dict[str, list[float]] = {"box": [], "point": []}
     generator = torch.Generator().manual_seed(seed)
     for start in range(0, scenes, 16):
-        images, masks = zip(*(data[i] for i in range(start, min(start + 16, scenes))), strict=True)
+        images, masks, _ = zip(*(data[i] for i in range(start, min(start + 16, scenes))), strict=True)
         truth = torch.cat(masks)
         embeddings = sam.image_encoder(torch.stack(images))
         boxes = box_prompt(truth, jitter=0.0, generator=None)
@@ -202,10 +205,8 @@ def _decode(sam: Sam, embeddings: Tensor, prompts: Prompts) -> tuple[Tensor, Ten
 
 
 def _step(sam: Sam, optimizers: Optimizers, batch: _SceneBatch, config: PretrainConfig, step: int) -> Tensor:
-    side_px = batch.images.shape[-1]
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    frames = [(side_px, side_px)] * len(batch.masks)
-    prompts = mixed_prompts(batch.masks, frames, config.prompts, generator=generator)
+    prompts = mixed_prompts(batch.masks, batch.resized_hw, config.prompts, generator=generator)
     with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=config.bf16):
         embeddings = sam.image_encoder(batch.images).repeat_interleave(config.masks_per_image, dim=0)
         logits, _, predicted_iou = _decode(sam, embeddings, prompts)
@@ -225,8 +226,9 @@ def _batches(config: PretrainConfig, side_px: int, start: int, end: int) -> Iter
     workers = 1 if (os.cpu_count() or 1) < 4 else min(8, (os.cpu_count() or 1) // 2)
     unused = torch.Generator()  # else the loader draws a seed for its workers from the global one
     loader = DataLoader(data, batch_size=size, num_workers=workers, prefetch_factor=4, generator=unused)
-    for images, masks in loader:
-        yield _SceneBatch(images, masks.flatten(0, 1))
+    for images, masks, sizes in loader:
+        frames = [(int(height), int(width)) for height, width in sizes.repeat_interleave(masks.shape[1], dim=0)]
+        yield _SceneBatch(images, masks.flatten(0, 1), frames)
 
 
 def _optimizers(sam: Sam, config: PretrainConfig) -> Optimizers:

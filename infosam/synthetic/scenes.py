@@ -16,12 +16,13 @@ from infosam.synthetic.shapes import Mask, random_shape
 from infosam.synthetic.textures import Field, colourise, crop, make_bank, smooth_field
 
 BANK_SIZE = 240
-MIN_SHARE, MAX_SHARE = 0.01, 0.6  # of the frame that a usable mask covers; a token is 0.4 % of a 128 px canvas
+MIN_SHARE, MAX_SHARE = 0.01, 0.8  # of the frame that a usable mask covers; a token is 0.4 % of a 128 px canvas
+NARROWEST = 0.55  # short side of a frame over its long side
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture (S, S, 3) uint8 RGB and the visible masks (K, S, S) of its objects, K >= 1."""
+    """A picture (H, W, 3) uint8 RGB whose long side is S, and the visible masks (K, H, W) of its objects, K >= 1."""
 
     image: NDArray[np.uint8]
     masks: NDArray[np.bool_]
@@ -39,7 +40,9 @@ class SceneMaker:
         """Scene number `index`; tries again, deterministically, where no object is large enough to prompt for."""
         for attempt in range(100):
             rng = np.random.default_rng([self.seed, 1, index, attempt])
+            frame = _frame(self.side_px, rng)
             image, masks = self._compose(rng)
+            image, masks = image[frame], [mask[frame] for mask in masks]
             usable = [mask for mask in masks if MIN_SHARE <= mask.mean() <= MAX_SHARE]
             if usable:
                 return Scene(image=_photograph(image, rng), masks=np.stack(usable))
@@ -50,6 +53,8 @@ class SceneMaker:
         ground = rng.random(3, dtype=np.float32)
         image = self._surface(ground, rng)
         masks: list[Mask] = []
+        if rng.random() < 0.25:
+            image, masks = self._patchwork(image, rng)
         for _ in range(int(rng.integers(2, 8))):
             silhouette = random_shape(side, rng)
             if not silhouette.any():
@@ -71,6 +76,15 @@ class SceneMaker:
             field = 0.5 * (field + second)
         return colourise(field, colour, other)
 
+    def _patchwork(self, image: Field, rng: np.random.Generator) -> tuple[Field, list[Mask]]:
+        """Ground in two to five adjoining regions, each with a mask: fields and sky, tissue, walls."""
+        fields = [smooth_field(self.side_px, int(rng.integers(2, 6)), rng) for _ in range(int(rng.integers(2, 6)))]
+        winner = np.argmax(fields, axis=0)
+        masks = [winner == number for number in range(len(fields))]
+        for mask in masks[1:]:
+            image = _blend(image, self._surface(rng.random(3, dtype=np.float32), rng), mask, rng)
+        return image, masks
+
     def _paint(self, image: Field, silhouette: Mask, ground: Field, rng: np.random.Generator) -> Field:
         """The surface of one object: often close to what lies around it, so that colour alone does not give it away."""
         here = image[silhouette].mean(axis=0)
@@ -88,7 +102,7 @@ class SceneMaker:
 
     def _mark(self, image: Field, silhouette: Mask, rng: np.random.Generator) -> list[Mask]:
         """Paints a part onto the object in place: the whole keeps its mask, the part gets its own."""
-        if rng.random() > 0.3:
+        if rng.random() > 0.4:
             return []
         part = random_shape(self.side_px, rng) & silhouette
         if not 0.05 < part.sum() / max(silhouette.sum(), 1) < 0.7:
@@ -96,6 +110,14 @@ class SceneMaker:
         colour = np.clip(image[part].mean(axis=0) + rng.normal(size=3) * 0.25, 0, 1).astype(np.float32)
         image[part] = self._surface(colour, rng)[part]
         return [part]
+
+
+def _frame(side_px: int, rng: np.random.Generator) -> tuple[slice, slice]:
+    """The part of the square that the camera sees: upright, lying or square, since photographs come in all three."""
+    short = side_px if rng.random() < 0.4 else round(side_px * rng.uniform(NARROWEST, 1))
+    start = int(rng.integers(side_px - short + 1))
+    cut, whole = slice(start, start + short), slice(0, side_px)
+    return (cut, whole) if rng.random() < 0.6 else (whole, cut)
 
 
 def _relief(silhouette: Mask, rng: np.random.Generator) -> Field:
@@ -127,8 +149,9 @@ def _blend(image: Field, paint: Field, silhouette: Mask, rng: np.random.Generato
 
 def _photograph(image: Field, rng: np.random.Generator) -> NDArray[np.uint8]:
     """What a camera makes of it: uneven light, blur, gamma, colour cast, noise, sometimes JPEG."""
-    side = image.shape[0]
-    light = 1 + rng.uniform(0, 0.9) * (smooth_field(side, int(rng.integers(1, 4)), rng) - 0.5)
+    height, width = image.shape[:2]
+    light = 1 + rng.uniform(0, 0.9) * (smooth_field(max(height, width), int(rng.integers(1, 4)), rng) - 0.5)
+    light = light[:height, :width]
     image = image * light[..., None] * rng.uniform(0.85, 1.15, 3).astype(np.float32)
     image = np.clip(image, 0, 1) ** rng.uniform(0.6, 1.6)
     fade = rng.uniform(0, 0.9) if rng.random() < 0.6 else float(rng.random() < 0.3)

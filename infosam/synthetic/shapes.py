@@ -160,7 +160,7 @@ def _shifted(mask: Mask, down: int, right: int) -> Mask:
 
 def _place(outline: Points, side_px: int, rng: np.random.Generator, turn: bool = True) -> Points:
     """Gives a unit outline a random log-uniform size, aspect, direction, and a position inside the frame."""
-    size = side_px * np.exp(rng.uniform(np.log(0.06), np.log(0.45)))
+    size = side_px * np.exp(rng.uniform(np.log(0.08), np.log(0.5)))
     aspect = np.exp(rng.uniform(-0.6, 0.6))
     scaled = outline * size * np.array([aspect, 1 / aspect])
     if turn:

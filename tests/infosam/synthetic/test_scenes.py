@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from infosam.synthetic import scenes
-from infosam.synthetic.scenes import MAX_SHARE, MIN_SHARE, Scene, SceneMaker
+from infosam.synthetic.scenes import MAX_SHARE, MIN_SHARE, NARROWEST, Scene, SceneMaker
 
 SIDE = 64
 
@@ -39,17 +39,21 @@ def test_scene_i_is_the_same_in_any_order_and_in_another_maker(
 
 def test_scenes_and_seeds_differ(made: list[Scene], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scenes, "BANK_SIZE", 6)
-    assert not (made[0].image == made[1].image).all()
-    assert not (SceneMaker(SIDE, seed=4)(0).image == made[0].image).all()
+    assert not np.array_equal(made[0].image, made[1].image)
+    assert not np.array_equal(SceneMaker(SIDE, seed=4)(0).image, made[0].image)
 
 
 def test_their_form(made: list[Scene]) -> None:
     for scene in made:
-        assert scene.image.shape == (SIDE, SIDE, 3)
+        height, width = scene.image.shape[:2]
+        assert scene.image.shape == (height, width, 3)
+        assert max(height, width) == SIDE
+        assert min(height, width) >= NARROWEST * SIDE - 1
         assert scene.image.dtype == np.uint8
         assert scene.masks.dtype == np.bool_
         assert len(scene.masks) >= 1
-        assert scene.masks.shape[1:] == (SIDE, SIDE)
+        assert scene.masks.shape[1:] == (height, width)
+    assert {np.sign(scene.image.shape[0] - scene.image.shape[1]) for scene in made} == {-1, 0, 1}
 
 
 def test_every_mask_is_large_enough_to_prompt_for(made: list[Scene]) -> None:
