@@ -6,7 +6,7 @@ Boxes are x0, y0, x1, y1 pixel indices, both ends inside the object, as `infosam
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, TypedDict
+from typing import Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from infosam import metrics
 from infosam.data.prompts import box_of
 from infosam.data.store import Sample
+from infosam.protocols import Prompt
 
 
 class ImageScore(TypedDict):
@@ -56,19 +57,24 @@ TRIVIAL: Mapping[str, Callable[[Tensor, tuple[int, int]], Tensor]] = {
 }
 
 
-def trivial_scores(dataset: Samples, prompt: Literal["box", "none"]) -> dict[str, list[ImageScore]]:
-    """Scores of each trivial mask on each image of a data set, at original size, keyed by the names in `TRIVIAL`.
+def trivial_masks(sample: Sample, prompt: Prompt) -> dict[str, Tensor]:
+    """Each trivial mask (H, W) bool of one image at original size, keyed by the names in `TRIVIAL`.
 
-    `prompt` "box": the box around the truth (the frame where the truth is empty); "none": the frame of the image."""
+    `prompt` "box": the exact box around the truth (the frame where the truth is empty); else the image's frame."""
+    truth = torch.from_numpy(sample.mask)
+    height, width = sample.mask.shape
+    frame = torch.tensor([0.0, 0.0, width - 1.0, height - 1.0])
+    box = box_of(truth) if prompt == "box" and bool(truth.any()) else frame
+    return {name: draw(box, (height, width)) for name, draw in TRIVIAL.items()}
+
+
+def trivial_scores(dataset: Samples, prompt: Prompt) -> dict[str, list[ImageScore]]:
+    """Scores of each trivial mask on each image of a data set, keyed by the names in `TRIVIAL`."""
     scores: dict[str, list[ImageScore]] = {name: [] for name in TRIVIAL}
     for index in range(len(dataset)):
         sample = dataset.sample(index)
         truth = torch.from_numpy(sample.mask)
-        height, width = sample.mask.shape
-        frame = torch.tensor([0.0, 0.0, width - 1.0, height - 1.0])
-        box = box_of(truth) if prompt == "box" and bool(truth.any()) else frame
-        for name, draw in TRIVIAL.items():
-            mask = draw(box, (height, width))
+        for name, mask in trivial_masks(sample, prompt).items():
             scores[name].append(ImageScore(id=sample.id, iou=metrics.iou(mask, truth), dice=metrics.dice(mask, truth)))
     return scores
 

@@ -27,18 +27,20 @@ from infosam.config import ModelConfig, RunConfig, validate
 from infosam.data.transforms import PIXEL_MEAN, PIXEL_STD
 from infosam.errors import BundleError, BundleMismatch
 from infosam.peft.inject import METHODS, inject
+from infosam.protocols import PROTOCOLS
 from infosam.sam.weights import BaseSam
-from infosam.student import build_student
+from infosam.student import REST_FILE, build_student
 
 if TYPE_CHECKING:
-    from infosam.training import Materials
+    from infosam.materials import Materials
 
 FORMAT = 1
-CARD_FILE, REST_FILE, PEFT_FOLDER = "card.json", "rest.safetensors", "peft"
+CARD_FILE, PEFT_FOLDER = "card.json", "peft"
 PROMPT_PROTOCOL = (
     "box: first and last foreground column and row, both inside the object, in original pixels; "
     "no prompt: the image frame as box"
 )
+_PADDING = {"normalised": "zeros after normalisation", "raw": "zeros before normalisation"}
 _REQUIRED = {"format": int, "base": dict, "config": dict, "files": dict, "trainable": list, "seed": int}
 
 
@@ -77,11 +79,11 @@ def export_bundle(checkpoint: Path, materials: Materials, out: Path, *, card: Ma
     staging = out.with_name(out.name + ".part")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    method = METHODS[config.peft.kind]
+    files = METHODS[config.peft.kind].files
     rest = student.tensors()
-    if method.save is not None:
-        method.save(student.sam, staging / PEFT_FOLDER)
-        rest = {name: tensor for name, tensor in rest.items() if not _in_peft_files(name)}
+    if files is not None:
+        files.save(student.sam, staging / PEFT_FOLDER)
+        rest = {name: tensor for name, tensor in rest.items() if not files.owns(name)}
     save_tensors(rest, staging / REST_FILE)
     save_json(_card(config, state, student.trainable, materials, staging) | dict(card), staging / CARD_FILE)
     if out.exists():
@@ -128,12 +130,12 @@ def restore(bundle: Bundle, base: BaseSam) -> Sam:
     config = bundle.config
     sam = copy.deepcopy(base.sam)
     trainable = inject(sam, config.peft, seed=0)
-    method = METHODS[config.peft.kind]
+    files = METHODS[config.peft.kind].files
     try:
         rest = load_file(bundle.path / REST_FILE)
-        if method.load is not None:
-            method.load(sam, bundle.path / PEFT_FOLDER)
-            trainable = [name for name in trainable if not _in_peft_files(name)]
+        if files is not None:
+            files.load(sam, bundle.path / PEFT_FOLDER)
+            trainable = [name for name in trainable if not files.owns(name)]
         _fill(sam, {name: tensor for name, tensor in rest.items() if not name.startswith("relation.")}, trainable)
     except (SafetensorError, ValueError, RuntimeError, OSError) as error:
         raise BundleError(f"{bundle.path}: {error}") from error
@@ -145,11 +147,6 @@ def _fill(sam: Sam, tensors: Mapping[str, Tensor], names: list[str]) -> None:
         odd = sorted(set(tensors) ^ set(names))
         raise ValueError(f"{REST_FILE} does not fit its configuration; {len(odd)} tensors differ, first: {odd[:3]}")
     sam.load_state_dict(dict(tensors), strict=False)
-
-
-def _in_peft_files(name: str) -> bool:
-    """Whether the peft library's own file holds this parameter."""
-    return ".lora_" in name
 
 
 def _card(
@@ -167,8 +164,9 @@ def _card(
         "metrics": {"adapter": state["values"], "zero_shot": materials.zero_shot, "trivial": materials.trivial},
         "data_digest": materials.data_digest,
         "preprocessing": {
-            "channels": "RGB", "longest_side_px": base.spec.image_px, "pixel_mean": PIXEL_MEAN,
-            "pixel_std": PIXEL_STD, "padding": "right and bottom, zeros after normalisation",
+            "protocol": config.model.protocol, "channels": PROTOCOLS[config.model.protocol].channels,
+            "longest_side_px": base.spec.image_px, "pixel_mean": PIXEL_MEAN, "pixel_std": PIXEL_STD,
+            "padding": f"right and bottom, {_PADDING[PROTOCOLS[config.model.protocol].padding]}",
         },
         "prompt_protocol": PROMPT_PROTOCOL,
         "versions": {

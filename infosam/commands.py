@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from infosam.errors import UserError
 
@@ -92,28 +91,39 @@ def evaluate(
     bundle: Annotated[Path, typer.Argument(help="Folder of an adapter bundle.")],
     data: Annotated[Path, typer.Option(help="Folder of an imported data set.")],
     split: Annotated[str, typer.Option(help="train, val or test. Choose on val; score test once.")] = "test",
+    protocol: Annotated[str, typer.Option(help="strict, or official: the paper's released code with its quirks.")] = (
+        "strict"
+    ),
+    out: Annotated[Path | None, typer.Option(help="Folder for scores.parquet and report.html.")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="box, points or none; default: the protocol's own.")] = None,
+    jitter: Annotated[float, typer.Option(help="Largest shift of a box's sides, as a share of its size.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of shifted boxes and points.")] = 0,
+    examples: Annotated[int, typer.Option(min=0, help="Best and worst pictures on the page, each.")] = 8,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
 ) -> None:
-    """Score a bundle on a split, beside zero-shot SAM and the trivial baselines.
+    """Score a bundle on a split, beside zero-shot SAM and the trivial baselines, with every metric.
 
-    Example: infosam evaluate runs/lora8/bundle --data data/polyp --split val
+    Example: infosam evaluate runs/lora8/bundle --data data/polyp --split val --out runs/lora8/val
     """
-    from infosam.bundle import read_bundle
+    from infosam.assessment import assess_bundle
     from infosam.data.schema import SPLITS
-    from infosam.evaluation import evaluate_bundle
+    from infosam.protocols import choose_protocol
+    from infosam.report import check_out, print_tables, write_report
 
     if split not in SPLITS:
         raise UserError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
-    table = evaluate_bundle(bundle, data, split, checkpoint=checkpoint, device=device)
-    shown = Table("model", "prompt", title=f"{split} split", title_justify="left")
-    for heading in ("Dice", "IoU", "images"):
-        shown.add_column(heading, justify="right")
-    for row in sorted(table.rows, key=lambda row: (row.prompt, -row.dice)):
-        shown.add_row(row.model, row.prompt, f"{row.dice:.4f}", f"{row.iou:.4f}", str(row.images))
+    chosen = choose_protocol(protocol, prompts=prompt or (), jitter=jitter, seed=seed)
+    if out is not None:
+        check_out(out)
+    assessment = assess_bundle(
+        bundle, data, split, protocol=chosen, device=device, checkpoint=checkpoint, examples=examples if out else 0
+    )
     console = Console()
-    console.print(shown)
-    console.print(f"{table.protocol}; training seed {read_bundle(bundle).card['seed']}", highlight=False)
+    print_tables(assessment, console)
+    if out is not None:
+        scores, page = write_report(assessment, out)
+        console.print(f"scores: {scores}  page: {page}", highlight=False)
 
 
 def pretrain(

@@ -13,64 +13,44 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from infosam.errors import ConfigError
+from infosam.peft.config import AdapterConfig as AdapterConfig
+from infosam.peft.config import ConvLoraConfig as ConvLoraConfig
+from infosam.peft.config import DecoderOnlyConfig as DecoderOnlyConfig
+from infosam.peft.config import LoraConfig as LoraConfig
+from infosam.peft.config import PeftConfig as PeftConfig
+from infosam.strict import Strict as Strict
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
+Size = Literal["vit_nano", "vit_b", "vit_l", "vit_h"]
 
 
-class Strict(BaseModel):
-    """Base of every configuration: immutable, unknown keys refused, numbers finite."""
+class TeacherConfig(Strict):
+    """A frozen SAM of another size than the student, for example vit_l teaching vit_b."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    name: Size
+    """Architecture of the teacher; its token grid and decoder width must be the student's."""
+    checkpoint: Path | None = None
+    """Official weights file; not needed for vit_nano."""
 
 
 class ModelConfig(Strict):
     """Which SAM is adapted, and which one teaches it."""
 
-    name: Literal["vit_nano", "vit_b", "vit_l", "vit_h"] = "vit_nano"
+    name: Size = "vit_nano"
     """Architecture of the student and, unless `teacher` says otherwise, of the frozen teacher."""
     checkpoint: Path | None = None
     """Official weights file; not needed for vit_nano, whose weights are part of the package."""
     image_px: int | None = Field(default=None, ge=32, le=2048)
     """Side of the square canvas an image is resized and padded to; default: the size of the architecture."""
-
-
-class LoraConfig(Strict):
-    """Low-rank update of the fused query-key-value projection of the image encoder (Hu et al. 2021), through peft."""
-
-    kind: Literal["lora"] = "lora"
-    rank: int = Field(default=4, ge=1, le=256)
-    """Width of the update; the official InfoSAM run uses 4."""
-    alpha: float | None = Field(default=None, gt=0)
-    """Numerator of the update's scale alpha / rank; default: equal to the rank, so the scale is 1."""
-    first_block: int = Field(default=0, ge=0)
-    """Encoder blocks below this one stay frozen."""
-
-
-class AdapterConfig(Strict):
-    """Series bottleneck adapter of InfoSAM: after attention and after the MLP of a block, GELU, inner skip."""
-
-    kind: Literal["adapter"] = "adapter"
-    width: int = Field(default=32, ge=1, le=2048)
-    """Width of the bottleneck in channels; the paper uses a quarter of the encoder width."""
-    first_block: int = Field(default=0, ge=0)
-    """Encoder blocks below this one stay frozen; the released code adapts vit_b from block 2."""
-    zero_init: bool = True
-    """Start from the pre-trained function; False is the released code's default initialisation."""
-    train_norms: bool = True
-    """Also train the LayerNorms of adapted blocks, as the released code does."""
-
-
-class DecoderOnlyConfig(Strict):
-    """No adapter in the encoder: only the mask decoder is trained. The baseline of every table."""
-
-    kind: Literal["decoder"] = "decoder"
-
-
-PeftConfig = Annotated[LoraConfig | AdapterConfig | DecoderOnlyConfig, Field(discriminator="kind")]
+    protocol: Literal["strict", "official"] = "strict"
+    """How images are prepared for training and prediction, and scored on val: soundly, or as the released code does
+    (infosam.protocols)."""
+    teacher: TeacherConfig | None = None
+    """The frozen teacher of the information and feature terms; default: the student's own starting point."""
 
 
 class InfoConfig(Strict):
@@ -81,10 +61,29 @@ class InfoConfig(Strict):
     distillation: float = Field(default=0.5, ge=0, le=100)
     """lambda 2: weight of the relation distillation loss, in 1 / bit; 0 together with compression 0 is plain PEFT."""
 
+    features: float = Field(default=0.0, ge=0, le=1e4)
+    """Weight of plain feature distillation, the mean squared error between student's and teacher's image embeddings;
+    the baseline that the information terms must beat."""
+    relation_from: Path | None = None
+    """Bundle whose relation module this run starts from (InfoSAM, table on transfer); default: a fresh one."""
+    relation_frozen: bool = False
+    """Keep that relation module as it is: then compression has nothing to train and only distillation acts."""
+
+    @property
+    def relational(self) -> bool:
+        """Whether one of the two information terms counts."""
+        return self.compression > 0 or self.distillation > 0
+
     @property
     def active(self) -> bool:
         """Whether the frozen teacher is needed at all."""
-        return self.compression > 0 or self.distillation > 0
+        return self.relational or self.features > 0
+
+    @model_validator(mode="after")
+    def _only_a_trained_module_can_be_frozen(self) -> InfoConfig:
+        if self.relation_frozen and self.relation_from is None:
+            raise ValueError("relation_frozen needs relation_from: a fresh relation module that never learns is noise")
+        return self
 
 
 class LossConfig(Strict):
@@ -97,12 +96,14 @@ class LossConfig(Strict):
 class OptimConfig(Strict):
     """Adam(W) with warm-up and cosine decay per step."""
 
+    name: Literal["adamw", "adam"] = "adamw"
+    """`adamw` decouples weight decay from the gradient; `adam`, of the released code, adds it to the gradient."""
     lr: float = Field(default=5e-4, gt=0, le=1)
     """Peak learning rate of the adapters."""
     decoder_lr_ratio: float = Field(default=1.0, gt=0, le=100)
     """Peak learning rate of the mask decoder divided by `lr`."""
     weight_decay: float = Field(default=0.0, ge=0, le=1)
-    """Decoupled weight decay (AdamW)."""
+    """Weight decay of all trained parameters."""
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of all steps over which the learning rate rises linearly from 0."""
     floor: float = Field(default=0.1, ge=0, le=1)
@@ -118,19 +119,44 @@ class PromptConfig(Strict):
     """Share of training samples prompted with the box around the mask."""
     point: Fraction = 0.2
     """Share prompted with one point inside the mask."""
+    points: Fraction = 0.0
+    """Share of batches in which every sample is prompted with several points, inside and outside the mask."""
     none: Fraction = 0.4
     """Share prompted with nothing, that is with the valid frame of the image as box."""
     box_jitter: float = Field(default=0.05, ge=0, le=0.5)
     """Largest shift of each side of a training box, as a share of the box's size."""
+    points_inside: int = Field(default=2, ge=1, le=32)
+    """Of several points, how many lie in the mask; the released code tests Road with 2."""
+    points_outside: int = Field(default=3, ge=0, le=32)
+    """Of several points, how many lie in the background of the valid frame; the released code tests Road with 3."""
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> PromptConfig:
-        total = self.box + self.point + self.none
-        if abs(total - 1.0) > 1e-6:
+        shares = (self.box, self.point, self.points, self.none)
+        if abs(sum(shares) - 1.0) > 1e-6:
             raise ValueError(
-                f"the shares box + point + none must sum to 1, got {self.box} + {self.point} + {self.none} = {total:g}"
+                "the shares box + point + points + none must sum to 1, got "
+                f"{' + '.join(str(share) for share in shares)} = {sum(shares):g}"
             )
         return self
+
+
+class AugmentConfig(Strict):
+    """Random changes of image and mask together; all off by default, as published."""
+
+    flip: Fraction = 0.0
+    """Probability of mirroring, along each axis on its own."""
+    rotation_deg: float = Field(default=0.0, ge=0, le=180)
+    """Largest rotation to either side, in degrees."""
+    scale: float = Field(default=0.0, ge=0, le=1)
+    """Largest zoom: the factor lies between 1 / (1 + scale) and 1 + scale."""
+    colour: float = Field(default=0.0, ge=0, le=0.9)
+    """Largest relative change of brightness, contrast and saturation."""
+
+    @property
+    def active(self) -> bool:
+        """Whether any change can happen."""
+        return any((self.flip, self.rotation_deg, self.scale, self.colour))
 
 
 class TrainConfig(Strict):
@@ -140,6 +166,13 @@ class TrainConfig(Strict):
     """Passes over the training split; the learning-rate schedule spans all of them."""
     batch_size: int = Field(default=4, ge=1, le=1024)
     """Images per step. The Gram matrices of the information terms are batch x batch: part of the objective."""
+    masks_per_image: int = Field(default=1, ge=1, le=64)
+    """Masks of one image that are prompted for and decoded together after encoding it once; where a data set has one
+    row per mask. 1 takes every row on its own. An image with fewer masks repeats them under other prompts."""
+    accumulate: int = Field(default=1, ge=1, le=1024)
+    """Parts a batch is divided into, one after the other, to fit into memory; only without information terms."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Of the forward pass; auto is bfloat16 autocast on a GPU, float32 on a CPU. Losses are float32 in any case."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Seeds initialisation, sample order and prompts; two runs with equal seed agree bit for bit on a CPU."""
     select: Literal["box", "none"] = "box"
@@ -157,6 +190,7 @@ class RunConfig(Strict):
     loss: LossConfig = LossConfig()
     optim: OptimConfig = OptimConfig()
     prompts: PromptConfig = PromptConfig()
+    augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="before")
@@ -169,11 +203,25 @@ class RunConfig(Strict):
         return {**settings, "peft": {"kind": cls.model_fields["peft"].default.kind, **peft}}
 
     @model_validator(mode="after")
-    def _information_needs_a_batch(self) -> RunConfig:
-        if self.info.active and self.train.batch_size < 2:
+    def _batch_fits_the_objective(self) -> RunConfig:
+        size, parts = self.train.batch_size, self.train.accumulate
+        if size % parts:
+            raise ValueError(f"train.accumulate must divide train.batch_size = {size}, got {parts}")
+        if self.info.relational and size < 2:
             raise ValueError(
                 f"train.batch_size must be >= 2 while info.compression or info.distillation is > 0, got "
-                f"{self.train.batch_size}: the Gram matrix is batch x batch, so with one image both terms are zero"
+                f"{size}: the Gram matrix is batch x batch, so with one image both terms are zero"
+            )
+        if self.info.relational and parts > 1:
+            raise ValueError(
+                f"train.accumulate must be 1 while info.compression or info.distillation is > 0, got {parts}: the "
+                "Gram matrix is batch x batch, so smaller parts are another objective; use more workers or a smaller "
+                "train.batch_size"
+            )
+        if isinstance(self.peft, ConvLoraConfig) and self.peft.balance > 0 and parts > 1:
+            raise ValueError(
+                f"train.accumulate must be 1 while peft.balance is > 0, got {parts}: the load is balanced over a whole "
+                "batch, so smaller parts are another objective"
             )
         return self
 
@@ -236,8 +284,10 @@ def load_run_config(path: Path | None, overrides: Sequence[str] = ()) -> RunConf
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
     where = [str(part) for part in problem["loc"]]
-    inner = [name for place, name in enumerate(where[:-1]) if not _is_tag(model, where[:place], name)]
-    path = ".".join([*inner, *where[-1:]])
+    own = 0 if problem["type"] == "value_error" else 1  # an unknown key may be called like a kind and still be a key
+    parents = where[: len(where) - own]
+    inner = [name for place, name in enumerate(parents) if not _is_tag(model, where[:place], name)]
+    path = ".".join([*inner, *where[len(parents) :]])
     if problem["type"] == "extra_forbidden":
         known = sorted(known_keys(model, where[:-1]))
         close = difflib.get_close_matches(where[-1], known, n=1)

@@ -1,7 +1,8 @@
 """Scores of a SAM on a split: one row for the box around the truth, one for no prompt, beside what is trivial.
 
-The protocol is `strict`: RGB, SAM's padding, exact boxes, logits restored to the original size and cut at 0, IoU and
-Dice per image, then the mean over images.
+How images are shown, prompted and cut is the data set's protocol; by default `strict`: RGB, SAM's padding, exact boxes,
+logits restored to the original size and cut at 0, IoU and Dice per image, then the mean over images. Training scores
+every epoch with this room; `assessment` takes all metrics, with intervals.
 """
 
 from __future__ import annotations
@@ -9,27 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
 from segment_anything.modeling import Sam
+from torch import Tensor
 
 from infosam import metrics
 from infosam.baselines import TRIVIAL, ImageScore, trivial_scores
-from infosam.bundle import read_bundle, restore
+from infosam.bundle import Bundle, read_bundle, restore
 from infosam.data.dataset import Batch, Sample, SegmentationDataset, collate
-from infosam.data.prompts import Prompts, box_of, frame_prompt
 from infosam.data.schema import Split
 from infosam.data.store import open_dataset
 from infosam.data.transforms import restore_logits
 from infosam.errors import ConfigError
-from infosam.prompt_files import ImagePrompt, to_canvas
+from infosam.protocol_prompts import evaluation_prompts
+from infosam.protocols import STRICT, Prompt, ProtocolConfig
 from infosam.sam.forward import decode
-from infosam.sam.weights import load_base
+from infosam.sam.weights import BaseSam, load_base
 
-Prompt = Literal["box", "none"]
-PROMPTS: tuple[Prompt, ...] = get_args(Prompt)
+PROMPTS: tuple[Prompt, ...] = STRICT.prompts
 PROTOCOL = (
     "strict protocol: RGB, SAM padding, prompt = exact box around the truth or none (the image frame), logits at "
     "original size cut at 0, IoU and Dice per image, mean over images"
@@ -67,37 +67,59 @@ class EvaluationTable:
         return max((row for row in self.rows if row.model in TRIVIAL and row.prompt == prompt), key=lambda r: r.dice)
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about one image under one prompt."""
+
+    index: int  # position in the split
+    prompt: Prompt
+    sample: Sample
+    logits: Tensor  # (H, W) at original size, on the CPU
+
+
 @torch.no_grad()
+def predictions(
+    sam: Sam,
+    dataset: SegmentationDataset,
+    prompts: Sequence[Prompt],
+    *,
+    device: torch.device,
+    batch_size: int = 8,
+    order: Sequence[int] | None = None,
+) -> Iterator[Prediction]:
+    """Logits of the images in `order` (default: all) under each prompt, as the data set's protocol shows and prompts
+    them; each image is encoded once."""
+    for batch in batches(dataset, range(len(dataset)) if order is None else order, batch_size):
+        embeddings = sam.image_encoder(batch.image.to(device))
+        samples = [dataset.sample(index) for index in batch.indices]
+        for prompt in prompts:
+            given = evaluation_prompts(samples, batch, prompt, dataset.protocol).to(device)
+            logits = decode(sam, embeddings, given).logits.cpu()
+            restored = restore_logits(logits, dataset.canvas_px, batch.resized_hw, batch.original_hw)
+            for index, sample, mask_logits in zip(batch.indices, samples, restored, strict=True):
+                yield Prediction(index, prompt, sample, mask_logits)
+
+
 def score(
     sam: Sam, dataset: SegmentationDataset, *, device: torch.device, batch_size: int = 8
 ) -> dict[Prompt, list[ImageScore]]:
-    """IoU and Dice of every image of a split under both prompts; each image is encoded once."""
+    """IoU and Dice of every image of a split under a box and under no prompt."""
     scores: dict[Prompt, list[ImageScore]] = {prompt: [] for prompt in PROMPTS}
-    for batch in batches(dataset, range(len(dataset)), batch_size):
-        embeddings = sam.image_encoder(batch.image.to(device))
-        samples = [dataset.sample(index) for index in batch.indices]
-        for prompt in PROMPTS:
-            prompts = evaluation_prompts(samples, batch, prompt).to(device)
-            logits = decode(sam, embeddings, prompts).logits.cpu()
-            restored = restore_logits(logits, dataset.canvas_px, batch.resized_hw, batch.original_hw)
-            for sample, mask_logits in zip(samples, restored, strict=True):
-                predicted, truth = mask_logits > 0, torch.from_numpy(sample.mask)
-                scores[prompt].append(
-                    ImageScore(id=sample.id, iou=metrics.iou(predicted, truth), dice=metrics.dice(predicted, truth))
-                )
+    for made in predictions(sam, dataset, PROMPTS, device=device, batch_size=batch_size):
+        masks, truth = cut(made.logits, dataset.protocol), torch.from_numpy(made.sample.mask)
+        scores[made.prompt].append(
+            ImageScore(
+                id=made.sample.id,
+                iou=float(np.mean([metrics.iou(mask, truth) for mask in masks])),
+                dice=float(np.mean([metrics.dice(mask, truth) for mask in masks])),
+            )
+        )
     return scores
 
 
-def evaluation_prompts(samples: Sequence[Sample], batch: Batch, prompt: Prompt) -> Prompts:
-    """Exact boxes around the truths at original size, brought to the canvas; or the frames, also for empty truths."""
-    if prompt == "none":
-        return frame_prompt(batch.resized_hw)
-    rows = []
-    for sample, resized in zip(samples, batch.resized_hw, strict=True):
-        truth = torch.from_numpy(sample.mask)
-        known = ImagePrompt(box=tuple(box_of(truth).tolist())) if sample.mask.any() else ImagePrompt()
-        rows.append(to_canvas(known, (truth.shape[0], truth.shape[1]), resized))
-    return Prompts(points=torch.cat([row.points for row in rows]), labels=torch.cat([row.labels for row in rows]))
+def cut(logits: Tensor, protocol: ProtocolConfig) -> list[Tensor]:
+    """One bool mask per threshold of the protocol; scores are averaged over them."""
+    return [logits > threshold for threshold in protocol.thresholds]
 
 
 def batches(dataset: SegmentationDataset, order: Sequence[int], batch_size: int) -> Iterator[Batch]:
@@ -152,7 +174,7 @@ def evaluate_bundle(
     dataset = SegmentationDataset(open_dataset(data), split, base.spec.image_px)
     target = choose_device(device)
     per_image: dict[tuple[str, Prompt], list[ImageScore]] = {}
-    for name, sam in (("zero_shot", base.sam), ("adapter", restore(bundle, base))):
+    for name, sam in compared(bundle, base).items():
         if progress:
             progress(name)
         for prompt, scores in score(sam.to(target), dataset, device=target).items():
@@ -161,6 +183,11 @@ def evaluate_bundle(
         for name, scores in trivial_scores(dataset, prompt).items():
             per_image[name, prompt] = scores
     return EvaluationTable(protocol=f"{PROTOCOL}; split {split}", rows=_rows(per_image), per_image=per_image)
+
+
+def compared(bundle: Bundle, base: BaseSam) -> dict[str, Sam]:
+    """The base as it is, and with the bundle's adapter."""
+    return {"zero_shot": base.sam, "adapter": restore(bundle, base)}
 
 
 def _rows(per_image: Mapping[tuple[str, Prompt], list[ImageScore]]) -> list[EvaluationRow]:

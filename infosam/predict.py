@@ -16,6 +16,7 @@ from infosam.data.transforms import prepare_image, resized_hw, restore_logits, t
 from infosam.errors import DataError
 from infosam.evaluation import choose_device
 from infosam.prompt_files import ImagePrompt, check_inside, to_canvas
+from infosam.protocols import PROTOCOLS
 from infosam.sam.forward import forward
 from infosam.sam.weights import load_base
 
@@ -23,14 +24,18 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
 class Predictor:
-    """A SAM with one bundle's adapter, or plain SAM without one, kept in memory."""
+    """A SAM with one bundle's adapter, or plain SAM, kept in memory."""
 
-    def __init__(self, bundle: Path | None, *, checkpoint: Path | None = None, device: str = "auto") -> None:
-        """`checkpoint`: where the base weights lie here, for other bases than vit_nano.
+    def __init__(self, source: Path | ModelConfig, *, checkpoint: Path | None = None, device: str = "auto") -> None:
+        """`source`: a bundle's folder, or the configuration of a plain SAM. `checkpoint`: where the base weights of a
+        bundle lie here, for other bases than vit_nano.
 
         Raises BundleError, BundleMismatch or WeightsError."""
-        opened = read_bundle(bundle) if bundle is not None else None
-        base = load_base(opened.model(checkpoint) if opened else ModelConfig(checkpoint=checkpoint))
+        opened = read_bundle(source) if isinstance(source, Path) else None
+        model = opened.model(checkpoint) if opened else source
+        assert isinstance(model, ModelConfig)
+        base = load_base(model)
+        self._protocol = PROTOCOLS[model.protocol]
         self.device = choose_device(device)
         self.canvas_px = base.spec.image_px
         self.card = opened.card if opened else None
@@ -44,7 +49,7 @@ class Predictor:
         size = (rgb.shape[0], rgb.shape[1])
         check_inside(prompt or ImagePrompt(), size, "prompt")
         resized = resized_hw(*size, self.canvas_px)
-        image = prepare_image(rgb, self.canvas_px)[None].to(self.device)
+        image = prepare_image(rgb, self.canvas_px, self._protocol)[None].to(self.device)
         prompts = to_canvas(prompt or ImagePrompt(), size, resized).to(self.device)
         logits = forward(self._sam, image, prompts).logits.cpu()
         mask: NDArray[np.bool_] = (restore_logits(logits, self.canvas_px, [resized], [size])[0] > 0).numpy()

@@ -66,6 +66,8 @@ class PretrainConfig(Strict):
     def _does_something(self) -> PretrainConfig:
         if not self.steps:
             raise ValueError("small_steps and full_steps are both 0, so there is nothing to train")
+        if self.prompts.points:
+            raise ValueError(f"prompts.points must be 0 in pre-training, got {self.prompts.points}: use box and point")
         return self
 
     @property

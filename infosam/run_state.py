@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from infosam.checkpoint import load_optimizer, save_json, save_optimizer, save_tensors
-from infosam.config import RunConfig
+from infosam.config import RunConfig, validate
 from infosam.errors import ConfigError
 from infosam.student import Student
 
@@ -56,11 +56,16 @@ def best_checkpoint(checkpoint_dir: Path) -> Path | None:
     return found.get(state["best_epoch"])
 
 
+def checkpoint_folder(checkpoint_dir: Path, epoch: int) -> Path:
+    """Where an epoch's checkpoint lies once it is complete."""
+    return checkpoint_dir / f"epoch-{epoch:04d}"
+
+
 def save_epoch(
     folder: Path, config: RunConfig, state: RunState, student: Student, optimizer: torch.optim.Optimizer
 ) -> Path:
     """Writes the checkpoint of the epoch just done, then drops those neither last nor best."""
-    target = folder / f"epoch-{state.epoch:04d}"
+    target = checkpoint_folder(folder, state.epoch)
     staging = folder / f"{target.name}.part"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -93,7 +98,7 @@ def load_latest(folder: Path, config: RunConfig, student: Student, optimizer: to
         return RunState()
     path = found[max(found)]
     content = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    if content["config"] != config.model_dump(mode="json"):
+    if validate(RunConfig, content["config"], str(path / "state.json")) != config:  # settings added since: default
         raise ConfigError(f"{folder}: holds checkpoints of another configuration; use another folder or empty it")
     student.load_tensors(load_file(path / "student.safetensors"))
     load_optimizer(optimizer, path / "optimizer.safetensors")

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from segment_anything.modeling import Sam
 from torch import Tensor, nn
 
 from infosam.config import RunConfig
+from infosam.errors import ConfigError
 from infosam.peft.inject import inject
 from infosam.relation import RelationModule
 from infosam.sam.weights import BaseSam
+
+REST_FILE = "rest.safetensors"  # of a bundle: everything that training changed and peft's own files do not hold
+_RELATION = "relation."
 
 
 @dataclass(frozen=True)
@@ -30,14 +37,14 @@ class Student:
         return {
             "encoder": [parameter for name, parameter in chosen if name.startswith("image_encoder.")],
             "decoder": [parameter for name, parameter in chosen if name.startswith("mask_decoder.")],
-            "relation": list(self.relation.parameters()),
+            "relation": [parameter for parameter in self.relation.parameters() if parameter.requires_grad],
         }
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, by name; the relation module's under "relation."."""
         parameters = dict(self.sam.named_parameters())
         tensors: dict[str, Tensor] = {name: parameters[name].detach() for name in self.trainable}
-        tensors.update({f"relation.{name}": tensor for name, tensor in self.relation.state_dict().items()})
+        tensors.update({f"{_RELATION}{name}": tensor for name, tensor in self.relation.state_dict().items()})
         return tensors
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -52,11 +59,29 @@ class Student:
 
 
 def build_student(base: BaseSam, config: RunConfig) -> Student:
-    """A fresh student of `base`, which stays untouched. New weights are drawn from `config.train.seed`."""
+    """A fresh student of `base`, which stays untouched. New weights are drawn from `config.train.seed`.
+
+    Raises ConfigError if `config.info.relation_from` holds no relation module that fits."""
     sam = copy.deepcopy(base.sam)
     trainable = inject(sam, config.peft, seed=config.train.seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.train.seed + 1)
         relation = RelationModule(base.spec.decoder_width)
+    if config.info.relation_from is not None:
+        _transfer(relation, config.info.relation_from)
+    relation.requires_grad_(not config.info.relation_frozen)
     device = next(sam.parameters()).device
     return Student(sam=sam, relation=relation.to(device), trainable=trainable)
+
+
+def _transfer(relation: RelationModule, bundle: Path) -> None:
+    """Fills a relation module from an adapter bundle. Raises ConfigError."""
+    file = bundle / REST_FILE
+    try:
+        tensors = load_file(file)
+        relation.load_state_dict(
+            {name.removeprefix(_RELATION): tensor for name, tensor in tensors.items() if name.startswith(_RELATION)}
+        )
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"info.relation_from: no relation module for this model in {file}: {reason}") from error

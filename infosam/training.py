@@ -1,37 +1,38 @@
 """One training run as a generator of `EpochReport`s: deterministic, resumable at every epoch, free of any tracker.
 
-All chance comes from (seed, epoch), so a run resumed from an epoch's checkpoint gives the same numbers bit for bit on
-a CPU, and a run leaves nothing behind on the materials it shares with others.
+All chance comes from (seed, epoch, image), so a run resumed from an epoch's checkpoint gives the same numbers bit for
+bit on a CPU, a batch divided over processes is the batch of one process, and a run leaves nothing behind on the
+materials it shares with others.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from infosam.config import ModelConfig, OptimConfig, RunConfig
-from infosam.data.dataset import Batch, SegmentationDataset
-from infosam.data.prompts import mixed_prompts
-from infosam.data.store import open_dataset
+from infosam import distributed
+from infosam.config import RunConfig, TrainConfig
+from infosam.data.dataset import Batch, Item, collate
+from infosam.data.prompts import training_prompts
 from infosam.errors import ConfigError, DataError, Diverged
-from infosam.evaluation import batches, choose_device, mean_scores, score, trivial_means
-from infosam.losses import relation_compression, relation_distillation, structure_loss
-from infosam.run_state import RunState, best_checkpoint, load_latest, save_epoch
-from infosam.sam.architectures import architecture
-from infosam.sam.forward import SamOutput, decode, forward
-from infosam.sam.weights import BaseSam, load_base
+from infosam.evaluation import mean_scores, score
+from infosam.materials import Materials, load_materials
+from infosam.objective import objective
+from infosam.optimisation import descend, learning_rate, make_optimizer
+from infosam.run_state import RunState, best_checkpoint, checkpoint_folder, load_latest, save_epoch
+from infosam.sam.forward import decode
 from infosam.student import Student, build_student
 
 __all__ = ["EpochReport", "Materials", "best_checkpoint", "load_materials", "train"]
 
-EMBEDDING_CACHE_MIB = 2048
+
+Unit = tuple[int, ...]  # rows of the train split that show one image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,75 +45,17 @@ class EpochReport:
     is_best: bool  # the best "val/dice" of this run so far
 
 
-@dataclass(kw_only=True)
-class Materials:
-    """What every run on one data set and base shares. Runs read it and leave it as it was, but for the memory of
-    teacher embeddings, which are a function of weights and image."""
-
-    base: BaseSam
-    train_set: SegmentationDataset
-    val_set: SegmentationDataset
-    device: torch.device
-    zero_shot: dict[str, float]  # "val/box/dice", "val/box/iou", "val/none/dice", "val/none/iou"
-    trivial: dict[str, float]  # same keys, the better trivial baseline
-    _embeddings: dict[int, Tensor] = field(default_factory=dict, repr=False)
-
-    @property
-    def data_digest(self) -> str:
-        """Digest of the data set's content."""
-        return self.train_set.store.card.digest
-
-    @property
-    def base_sha256(self) -> str:
-        """Of the base weights' file."""
-        return self.base.sha256
-
-    @torch.no_grad()
-    def teacher_embeddings(self, batch: Batch) -> Tensor:
-        """Frozen teacher's image embeddings (B, D, h, w), remembered per image while memory allows.
-
-        Images are encoded one by one: in a batch the last bits depend on who else is in it, and with them on which
-        runs came before."""
-        rows: list[Tensor] = []
-        for image, index in zip(batch.image, batch.indices, strict=True):
-            embedding = self._embeddings.get(index)
-            if embedding is None:
-                embedding = self.base.sam.image_encoder(image[None].to(self.device))[0]
-                if len(self._embeddings) < (EMBEDDING_CACHE_MIB << 20) // embedding.nbytes:
-                    self._embeddings[index] = embedding
-            rows.append(embedding)
-        return torch.stack(rows)
-
-
-def load_materials(model: ModelConfig, data: Path, *, device: str = "auto", baselines: bool = True) -> Materials:
-    """Loads base weights and data, and scores what is there before any training.
-
-    `baselines` False leaves `zero_shot` and `trivial` empty, for workers that need not repeat it.
-    Raises WeightsError, ConfigError or DataError."""
-    store = open_dataset(data)
-    base = load_base(model)
-    train_set = SegmentationDataset(store, "train", base.spec.image_px)
-    val_set = SegmentationDataset(store, "val", base.spec.image_px)
-    target = choose_device(device)
-    base.sam.to(target)
-    zero_shot: dict[str, float] = {}
-    trivial: dict[str, float] = {}
-    if baselines:
-        zero_shot = mean_scores(score(base.sam, val_set, device=target), "val")
-        trivial = trivial_means(val_set, "val")
-    return Materials(
-        base=base, train_set=train_set, val_set=val_set, device=target, zero_shot=zero_shot, trivial=trivial
-    )
-
-
 def train(config: RunConfig, materials: Materials, *, checkpoint_dir: Path | None = None) -> Iterator[EpochReport]:
     """Trains a student epoch by epoch, from the last complete checkpoint in `checkpoint_dir` if there is one.
 
-    Keeps the last and the best epoch's checkpoint. Raises Diverged at the first loss or gradient that is not finite,
+    Keeps the last and the best epoch's checkpoint. Where torch's process group exists, every process calls this with
+    the same arguments: a batch is divided among them, the first one writes checkpoints, all report the same values,
+    and `checkpoint_dir` must be a folder they share. Raises Diverged at the first loss or gradient that is not finite,
     DataError for fewer images than one batch, ConfigError if `materials` or the checkpoints are of another model or
-    configuration."""
-    _check_model(config, materials)
-    steps = steps_per_epoch(len(materials.train_set), config)
+    configuration, or if processes cannot divide a batch evenly."""
+    materials.check(config.model)
+    _check_division(config.train)
+    steps = steps_per_epoch(len(_units(config.train, materials)), config)
     student = build_student(materials.base, config)
     optimizer = make_optimizer(student, config.optim)
     state = load_latest(checkpoint_dir, config, student, optimizer) if checkpoint_dir else RunState()
@@ -124,18 +67,15 @@ def train(config: RunConfig, materials: Materials, *, checkpoint_dir: Path | Non
         values["val/dice"] = values[f"val/{config.train.select}/dice"]
         values["val/iou"] = values[f"val/{config.train.select}/iou"]
         values["cost/seconds"] = time.perf_counter() - started
+        values = distributed.average(values, materials.device)
         state = state.after_epoch(values)
-        folder = save_epoch(checkpoint_dir, config, state, student, optimizer) if checkpoint_dir else None
+        folder = None
+        if checkpoint_dir:
+            if distributed.rank() == 0:
+                save_epoch(checkpoint_dir, config, state, student, optimizer)
+            distributed.wait_for_all()
+            folder = checkpoint_folder(checkpoint_dir, state.epoch)
         yield EpochReport(epoch=state.epoch, values=values, checkpoint=folder, is_best=state.best_epoch == state.epoch)
-
-
-def _check_model(config: RunConfig, materials: Materials) -> None:
-    wanted, loaded = architecture(config.model.name, config.model.image_px), materials.base.spec
-    if wanted != loaded:
-        raise ConfigError(
-            f"model: {wanted.name} at {wanted.image_px} px is configured, but {loaded.name} at {loaded.image_px} px "
-            "is loaded; load the materials of this configuration"
-        )
 
 
 def steps_per_epoch(images: int, config: RunConfig) -> int:
@@ -151,58 +91,32 @@ def steps_per_epoch(images: int, config: RunConfig) -> int:
     return steps
 
 
-def make_optimizer(student: Student, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW with one group each for encoder, decoder and relation module; `share` scales the peak learning rate."""
-    groups = student.groups()
-    shares = {"encoder": 1.0, "decoder": config.decoder_lr_ratio, "relation": 1.0}
-    return torch.optim.AdamW(
-        [{"params": groups[name], "share": share, "name": name} for name, share in shares.items() if groups[name]],
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-    )
-
-
-def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Of step number `step` out of `steps`: linear warm-up, then cosine from the peak to `floor` times the peak."""
-    warmup = round(config.warmup_fraction * steps)
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return config.lr * (config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def objective(config: RunConfig, student: Student, output: SamOutput, teacher: SamOutput | None, mask: Tensor
-              ) -> dict[str, Tensor]:  # fmt: skip
-    """Named loss terms and their weighted sum "total"; `mask` (B, S, S) bool on the padded canvas, `teacher` None
-    for plain PEFT. Information terms are in bits."""
-    logits = F.interpolate(output.logits.float(), mask.shape[1:], mode="bilinear", align_corners=False)
-    terms = {"structure": structure_loss(logits, mask.unsqueeze(1).float(), config.loss.structure)}
-    total = terms["structure"]
-    if teacher is not None:
-        relation_teacher = student.relation(teacher.features, teacher.mask_token)
-        relation_student = student.relation(output.features, output.mask_token)
-        terms["compression"] = relation_compression(teacher.features, teacher.mask_token, relation_teacher)
-        terms["distillation"] = relation_distillation(relation_teacher, relation_student)
-        total = total + config.info.compression * terms["compression"]
-        total = total + config.info.distillation * terms["distillation"]
-    return {"total": total, **terms}
+def _check_division(config: TrainConfig) -> None:
+    parts = distributed.world_size() * config.accumulate
+    if config.batch_size % parts:
+        raise ConfigError(
+            f"train.batch_size = {config.batch_size} must be a multiple of {parts}, training processes times "
+            f"train.accumulate ({distributed.world_size()} x {config.accumulate}): they divide the batch among them"
+        )
 
 
 def _train_epoch(
     config: RunConfig, materials: Materials, student: Student, optimizer: torch.optim.Optimizer, epoch: int, steps: int
 ) -> dict[str, float]:
-    """One pass over the train split; mean loss terms and the last learning rate."""
+    """One pass over the train split; mean loss terms, what is watched beside them, and the last learning rate."""
     generator = torch.Generator().manual_seed(config.train.seed * 1_000_003 + epoch)
     size = config.train.batch_size
-    order = torch.randperm(len(materials.train_set), generator=generator)[: steps * size].tolist()
+    units = _units(config.train, materials)
+    order = [units[number] for number in torch.randperm(len(units), generator=generator)[: steps * size].tolist()]
     sums: dict[str, float] = {}
     student.sam.train()
-    for number, batch in enumerate(batches(materials.train_set, order, size)):
+    for number in range(steps):
         rate = learning_rate(config.optim, epoch * steps + number, config.train.epochs * steps)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["share"]
+        own = distributed.share(order[number * size : (number + 1) * size])
         try:
-            values = _train_step(config, materials, student, optimizer, batch, generator)
+            values = _train_step(config, materials, student, optimizer, own, epoch, epoch * steps + number)
         except Diverged as what:
             raise Diverged(
                 f"{what} in epoch {epoch + 1}, step {number + 1} of {steps}, at learning rate {rate:.3g}; "
@@ -210,7 +124,7 @@ def _train_epoch(
             ) from None
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value
-    return {f"loss/{name}": value / steps for name, value in sums.items()} | {"lr": rate}
+    return {name: value / steps for name, value in sums.items()} | {"lr": rate}
 
 
 def _train_step(
@@ -218,24 +132,81 @@ def _train_step(
     materials: Materials,
     student: Student,
     optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    generator: torch.Generator,
+    units: Sequence[Unit],
+    epoch: int,
+    step: int,
 ) -> dict[str, float]:
-    prompts = mixed_prompts(batch.mask, batch.resized_hw, config.prompts, generator=generator).to(materials.device)
-    batch = batch.to(materials.device)
-    teacher = None
-    if config.info.active:
-        with torch.no_grad():
-            teacher = decode(materials.base.sam, materials.teacher_embeddings(batch), prompts)
-    terms = objective(config, student, forward(student.sam, batch.image, prompts), teacher, batch.mask)
-    values = {name: term.item() for name, term in terms.items()}
-    if not math.isfinite(values["total"]):
-        raise Diverged(f"the loss is {values['total']}")
+    """One step of the optimiser, over `train.accumulate` forward passes."""
+    values: dict[str, float] = {}
     optimizer.zero_grad(set_to_none=True)
-    terms["total"].backward()
-    parameters = [parameter for group in student.groups().values() for parameter in group]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, config.optim.clip_norm or math.inf)
-    if not math.isfinite(norm):
-        raise Diverged(f"the gradient's norm is {norm.item()}")
-    optimizer.step()
-    return values
+    parts = config.train.accumulate
+    size = len(units) // parts
+    for part in range(parts):
+        batch = _load(config, materials, units[part * size : (part + 1) * size], epoch)
+        for name, value in _backward(config, materials, student, batch, epoch, step).items():
+            values[name] = values.get(name, 0.0) + value / parts
+    values = distributed.average(values, materials.device)  # so that all processes see a loss that is not finite
+    if not math.isfinite(values["loss/total"]):
+        raise Diverged(f"the loss is {values['loss/total']}")
+    norms = descend(optimizer, config.optim.clip_norm)
+    return values | {f"grad/{name}": norm for name, norm in norms.items()}
+
+
+def _units(config: TrainConfig, materials: Materials) -> list[Unit]:
+    """What an epoch goes through: rows, or images with all their rows where several masks of one are decoded."""
+    if config.masks_per_image == 1:
+        return [(index,) for index in range(len(materials.train_set))]
+    return materials.train_set.store.images("train")
+
+
+def _load(config: RunConfig, materials: Materials, units: Sequence[Unit], epoch: int) -> Batch:
+    """`train.masks_per_image` rows of each unit, one after the other."""
+    items: list[Item] = []
+    for unit in units:
+        rng = np.random.default_rng([config.train.seed, 3, epoch, unit[0]])
+        rows = np.resize(rng.permutation(unit), config.train.masks_per_image).tolist()
+        if config.augment.active:
+            items += materials.train_set.augmented(rows, config.augment, rng)
+        else:
+            items += [materials.train_set[row] for row in rows]
+    return collate(items)
+
+
+def _backward(
+    config: RunConfig, materials: Materials, student: Student, batch: Batch, epoch: int, step: int
+) -> dict[str, float]:
+    """Adds the gradients of one part of a batch to what is there; its loss terms."""
+    repeats = config.train.masks_per_image
+    prompts = training_prompts(
+        batch.mask,
+        batch.resized_hw,
+        config.prompts,
+        batch_seed=_seed(config.train.seed, 1, step),
+        seeds=[
+            _seed(config.train.seed, 2, epoch, index, number % repeats) for number, index in enumerate(batch.indices)
+        ],
+    ).to(materials.device)
+    batch = batch.to(materials.device)
+    images = replace(batch, image=batch.image[::repeats], indices=batch.indices[::repeats])
+    with torch.autocast(materials.device.type, torch.bfloat16, enabled=uses_bf16(config.train, materials.device)):
+        teacher = None
+        if config.info.active:
+            with torch.no_grad():
+                known = materials.teacher_embeddings(images, remember=not config.augment.active)
+                teacher = decode(materials.teacher.sam, known.repeat_interleave(repeats, dim=0), prompts)
+        embeddings = student.sam.image_encoder(images.image).repeat_interleave(repeats, dim=0)
+        output = decode(student.sam, embeddings, prompts)
+    result = objective(config, student, output, teacher, batch.mask)
+    (result.total / config.train.accumulate).backward()
+    values = {f"loss/{name}": term.item() for name, term in {"total": result.total, **result.terms}.items()}
+    return values | {f"info/{name}": value.item() for name, value in result.watched.items()}
+
+
+def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
+    """Whether forward passes run in bfloat16."""
+    return config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
+
+
+def _seed(*parts: int) -> int:
+    """One seed for torch from several numbers, without collisions between neighbours."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

@@ -27,7 +27,7 @@ INNER_RULES = {
     "infosam/information.py": MODEL_ROOMS | {"infosam.data"},
     "infosam/relation.py": MODEL_ROOMS | {"infosam.data"},
     "infosam/losses.py": MODEL_ROOMS | {"infosam.data"},
-    "infosam/metrics.py": MODEL_ROOMS | {"infosam.data"},
+    "infosam/metrics": MODEL_ROOMS | {"infosam.data"},
     "infosam/data": MODEL_ROOMS,
     "infosam/synthetic": MODEL_ROOMS,
 }

@@ -32,7 +32,7 @@ def default_space() -> dict[str, Distribution]:
         "peft.width": IntUniform(int_uniform=(8, 64), log=True, when={"peft.kind": "adapter"}),
         "info.compression": LogUniform(log_uniform=(0.03, 10.0), or_zero=True),
         "info.distillation": LogUniform(log_uniform=(0.03, 10.0), or_zero=True),
-        "optim.lr": LogUniform(log_uniform=(1e-4, 5e-3)),
+        "optim.lr": LogUniform(log_uniform=(5e-5, 2e-3)),
     }
 
 

@@ -231,9 +231,7 @@ def note(outcome: SweepOutcome) -> str:
 
 
 def draw_overlays(bundle: Path, data: Path, out: Path, *, model: ModelConfig, device: str) -> Path | None:
-    """Test images in rows: truth, the adapter with the truth's box and without prompt, before them the untuned model.
-
-    The untuned model is shown for vit_nano as it is shipped, which a predictor without bundle is."""
+    """Test images in rows: truth, the untuned model, the adapter with the truth's box and without prompt."""
     import torch
 
     from infosam.data.prompts import box_of
@@ -244,7 +242,7 @@ def draw_overlays(bundle: Path, data: Path, out: Path, *, model: ModelConfig, de
 
     store = open_dataset(data)
     tuned = Predictor(bundle, checkpoint=model.checkpoint, device=device)
-    untuned = Predictor(None, checkpoint=model.checkpoint, device=device) if _is_default_base(model) else None
+    untuned = Predictor(model, device=device)
     rows = []
     for index in range(min(OVERLAY_IMAGES, store.rows("test"))):
         sample = store.read("test", index)
@@ -253,23 +251,15 @@ def draw_overlays(bundle: Path, data: Path, out: Path, *, model: ModelConfig, de
         x0, y0, x1, y1 = box_of(torch.from_numpy(sample.mask)).tolist()
         prompt = ImagePrompt(box=(x0, y0, x1, y1))
         row = {"truth": draw_overlay(sample.image, sample.mask, None, prompt.box)}
-        if untuned is not None:
-            row["zero-shot, truth box"] = draw_overlay(
-                sample.image, untuned.predict(sample.image, prompt), sample.mask, prompt.box
-            )
-        row["adapter, truth box"] = draw_overlay(
-            sample.image, tuned.predict(sample.image, prompt), sample.mask, prompt.box
-        )
+        for name, predictor in (("zero-shot, truth box", untuned), ("adapter, truth box", tuned)):
+            predicted = predictor.predict(sample.image, prompt)
+            row[name] = draw_overlay(sample.image, predicted, sample.mask, prompt.box)
         row["adapter, no prompt"] = draw_overlay(sample.image, tuned.predict(sample.image), sample.mask)
         rows.append(row)
     if not rows:
         return None
     contact_sheet([list(row.values()) for row in rows], list(rows[0])).save(out)
     return out
-
-
-def _is_default_base(model: ModelConfig) -> bool:
-    return model.name == "vit_nano" and model.image_px is None
 
 
 def _number(value: float | None) -> str:

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from infosam.config import AugmentConfig
 from infosam.data import transforms
+from infosam.data.augment import augment
 from infosam.data.schema import SPLITS, Split
 from infosam.data.store import Sample, Store
 from infosam.errors import DataError
+from infosam.protocols import STRICT, ProtocolConfig
 
 __all__ = ["Batch", "Item", "Sample", "SegmentationDataset", "collate"]
 
@@ -26,7 +29,7 @@ __all__ = ["Batch", "Item", "Sample", "SegmentationDataset", "collate"]
 class Item:
     """One image and mask on the canvas. Sizes are (height, width)."""
 
-    image: Tensor  # (3, S, S) float32, SAM's normalisation, padding 0
+    image: Tensor  # (3, S, S) float32, normalised and padded as the protocol says
     mask: Tensor  # (S, S) bool, padding False
     valid: Tensor  # (S, S) bool, False on padding
     original_hw: tuple[int, int]
@@ -67,18 +70,21 @@ class _Resized:
 
 
 class SegmentationDataset(Dataset[Item]):
-    """One split of a data set, resized to a canvas of `canvas_px`.
+    """One split of a data set, resized to a canvas of `canvas_px` and shown as the protocol says.
 
     Resized images are kept after their first reading until `cache_mib` is full; the rest is read anew each time,
     which with a random order serves better than evicting. Raises DataError if the split is empty."""
 
-    def __init__(self, store: Store, split: Split, canvas_px: int, *, cache_mib: int = 1024) -> None:
+    def __init__(
+        self, store: Store, split: Split, canvas_px: int, *, cache_mib: int = 1024, protocol: ProtocolConfig = STRICT
+    ) -> None:
         if store.rows(split) == 0:
             counts = ", ".join(f"{name} {store.rows(name)}" for name in SPLITS)
             raise DataError(f"{store.card.path}: no rows in split {split!r} (rows: {counts}); import data that has it")
         self.store = store
         self.split: Split = split
         self.canvas_px = canvas_px
+        self.protocol = protocol
         self._free_bytes = cache_mib << 20
         self._cache: dict[int, _Resized] = {}
 
@@ -86,10 +92,21 @@ class SegmentationDataset(Dataset[Item]):
         return self.store.rows(self.split)
 
     def __getitem__(self, index: int) -> Item:
-        kept = self._resized(index)
+        return self._item(index, self._resized(index))
+
+    def augmented(self, indices: Sequence[int], config: AugmentConfig, rng: np.random.Generator) -> list[Item]:
+        """Rows of one image, all under the same random change."""
+        kept = [self._resized(index) for index in indices]
+        rgb, masks = augment(kept[0].rgb, np.stack([one.mask for one in kept]), config, rng)
+        return [
+            self._item(index, replace(one, rgb=rgb, mask=mask))
+            for index, one, mask in zip(indices, kept, masks, strict=True)
+        ]
+
+    def _item(self, index: int, kept: _Resized) -> Item:
         size = (kept.rgb.shape[0], kept.rgb.shape[1])
         return Item(
-            image=transforms.normalise_and_pad(kept.rgb, self.canvas_px),
+            image=transforms.normalise_and_pad(kept.rgb, self.canvas_px, self.protocol),
             mask=transforms.pad_mask(kept.mask, self.canvas_px),
             valid=transforms.valid_mask(size, self.canvas_px),
             original_hw=kept.original_hw,
@@ -110,7 +127,7 @@ class SegmentationDataset(Dataset[Item]):
         sample = self.sample(index)
         fresh = _Resized(
             rgb=transforms.resize_image(sample.image, self.canvas_px),
-            mask=transforms.resize_mask(sample.mask, self.canvas_px),
+            mask=transforms.resize_mask(sample.mask, self.canvas_px, self.protocol),
             original_hw=(sample.mask.shape[0], sample.mask.shape[1]),
             id=sample.id,
         )

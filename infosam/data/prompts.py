@@ -17,6 +17,7 @@ from infosam.config import PromptConfig
 
 BOX_LABELS = (2, 3)
 POINT_LABELS = (1, -1)
+INSIDE, OUTSIDE, PADDING = 1, 0, -1
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,58 @@ def point_prompt(
     return prompts
 
 
+def several_points_prompt(
+    masks: Tensor,
+    *,
+    inside: int,
+    outside: int,
+    generator: torch.Generator,
+    resized_hw: Sequence[tuple[int, int]] | None = None,
+) -> Prompts:
+    """`inside` random pixels of each mask of (B, S, S) bool, `outside` of its frame's background, and a padding point.
+
+    Pixels are drawn with repetition. Where there are none to draw, as in an empty mask, the point is padding."""
+    height, width = masks.shape[1:]
+    frames = resized_hw if resized_hw is not None else [(height, width)] * len(masks)
+    points = torch.zeros(len(masks), inside + outside + 1, 2)
+    labels = torch.full((len(masks), inside + outside + 1), PADDING, dtype=torch.int64)
+    shares = _uniform((len(masks), inside + outside), generator)
+    for row, (mask, (bottom, right)) in enumerate(zip(masks, frames, strict=True)):
+        frame = mask[:bottom, :right]
+        for label, start, count in ((INSIDE, 0, inside), (OUTSIDE, inside, outside)):
+            pixels = (frame if label == INSIDE else ~frame).nonzero().cpu()
+            if len(pixels):
+                chosen = (shares[row, start : start + count].cpu() * len(pixels)).long().clamp(max=len(pixels) - 1)
+                points[row, start : start + count] = pixels[chosen].flip(1).float()
+                labels[row, start : start + count] = label
+    return Prompts(points=points.to(masks.device), labels=labels.to(masks.device))
+
+
+def training_prompts(
+    masks: Tensor, resized_hw: Sequence[tuple[int, int]], shares: PromptConfig, *, batch_seed: int, seeds: Sequence[int]
+) -> Prompts:
+    """Prompts for one batch (B, S, S) bool: several points for all with probability `shares.points`, else a mixture.
+
+    Chance comes from `batch_seed`, which all parts of a batch share, and one of `seeds` per sample, so that a batch
+    divided over processes gets the prompts of the whole. Several points come to all samples or none: other prompts
+    would have to be padded to their length, and padding changes what a box says."""
+    several = bool(torch.rand((), generator=torch.Generator().manual_seed(batch_seed)) < shares.points)
+    rows = []
+    for number, seed in enumerate(seeds):
+        generator = torch.Generator().manual_seed(seed)
+        one, frame = masks[number : number + 1], resized_hw[number : number + 1]
+        if several:
+            counts = {"inside": shares.points_inside, "outside": shares.points_outside}
+            rows.append(several_points_prompt(one, **counts, generator=generator, resized_hw=frame))
+        else:
+            rows.append(mixed_prompts(one, frame, shares, generator=generator))
+    return Prompts(points=torch.cat([row.points for row in rows]), labels=torch.cat([row.labels for row in rows]))
+
+
 def mixed_prompts(
     masks: Tensor, resized_hw: Sequence[tuple[int, int]], shares: PromptConfig, *, generator: torch.Generator
 ) -> Prompts:
-    """A box, a point or no prompt for each mask of (B, S, S) bool, drawn with the probabilities in `shares`.
+    """A box, a point or no prompt for each mask of (B, S, S) bool, in the proportion that these three have in `shares`.
 
     Draws a box and a point for every mask whatever its kind, so the generator advances alike in all runs."""
     weights = torch.tensor([shares.box, shares.point, shares.none], device=generator.device)

@@ -114,6 +114,7 @@ class Store:
         self._file: pq.ParquetFile | None = None
         self._groups: OrderedDict[int, pa.Table] = OrderedDict()
         self._rows: dict[str, list[tuple[int, int, str]]] = {split: [] for split in SPLITS}  # group, offset, id
+        self._images: dict[str, list[str]] = {split: [] for split in SPLITS}  # path of the image of each row
         self._index()
 
     def rows(self, split: Split) -> int:
@@ -123,6 +124,13 @@ class Store:
     def ids(self, split: Split) -> list[str]:
         """Ids of a split in order."""
         return [row_id for _, _, row_id in self._rows[split]]
+
+    def images(self, split: Split) -> list[tuple[int, ...]]:
+        """Rows of a split that show the same image, in order of first appearance."""
+        rows: dict[str, list[int]] = {}
+        for index, image in enumerate(self._images[split]):
+            rows.setdefault(image, []).append(index)
+        return [tuple(found) for found in rows.values()]
 
     def read(self, split: Split, index: int) -> Sample:
         """Row `index` of a split, decoded. Raises DataError for damaged content, IndexError out of range."""
@@ -144,7 +152,7 @@ class Store:
 
     def _index(self) -> None:
         """Reads where each row lies; the pictures stay on disk."""
-        columns = ["split", "id"]
+        columns = ["split", "id", "image.path"]
         try:
             file = self._open()
             missing = set(parquet_schema().names) - set(file.schema_arrow.names)
@@ -154,6 +162,7 @@ class Store:
                 table = file.read_row_group(group, columns=columns, use_threads=False)
                 for offset, row in enumerate(table.to_pylist()):
                     self._rows[row["split"]].append((group, offset, row["id"]))
+                    self._images[row["split"]].append(row["image"]["path"])
         except (pa.ArrowException, OSError, KeyError) as error:
             raise self._damaged(f"it cannot be read ({error})") from error
         counts = {split: self.rows(split) for split in SPLITS}

@@ -16,6 +16,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.functional import resize, to_pil_image
 
+from infosam.protocols import STRICT, ProtocolConfig
+
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB on the 0-255 scale; segment_anything.build_sam
 PIXEL_STD = (58.395, 57.12, 57.375)
 # Normalised value of each byte, per channel. A look-up in numpy stays on one core: torch would split so small a job
@@ -55,26 +57,34 @@ def resize_image(rgb: NDArray[np.uint8], canvas_px: int) -> NDArray[np.uint8]:
     return np.array(resize(to_pil_image(rgb), list(size)))
 
 
-def resize_mask(mask: NDArray[np.bool_], canvas_px: int) -> NDArray[np.bool_]:
+def resize_mask(mask: NDArray[np.bool_], canvas_px: int, protocol: ProtocolConfig = STRICT) -> NDArray[np.bool_]:
     """(H, W) -> (h, w) bool: foreground where it covers at least half of the new pixel.
 
-    A mask thinner than that everywhere keeps its best covered pixels instead of vanishing."""
+    A mask thinner than that everywhere keeps its best covered pixels instead of vanishing; with the protocol's
+    `mask_resize` bilinear it vanishes, as in the released code."""
     height, width = resized_hw(mask.shape[0], mask.shape[1], canvas_px)
     if mask.shape == (height, width):
         return mask.copy()
+    if protocol.mask_resize == "bilinear":
+        picture = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(picture) > 0
     cover = np.asarray(Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX))
     threshold = min(0.5, float(cover.max())) if mask.any() else 0.5
     return cover >= threshold - 1e-6  # the sum of a box filter's float weights can fall just short of one half
 
 
-def normalise_and_pad(resized: NDArray[np.uint8], canvas_px: int) -> Tensor:
+def normalise_and_pad(resized: NDArray[np.uint8], canvas_px: int, protocol: ProtocolConfig = STRICT) -> Tensor:
     """(h, w, 3) uint8 -> (3, S, S) float32: SAM's mean and deviation, then zeros to the right and below.
 
-    The order is SAM's: padding is exactly 0 in normalised units."""
+    The order is SAM's: padding is exactly 0 in normalised units, unless the protocol pads raw pixels; and colours are
+    in the order red, green, blue, unless it turns them round before the mean of red is taken from the first."""
     canvas = np.zeros((3, canvas_px, canvas_px), dtype=np.float32)
     height, width = resized.shape[:2]
+    seen = resized if protocol.channels == "rgb" else resized[:, :, ::-1]
     for channel, table in enumerate(_NORMALISED):
-        canvas[channel, :height, :width] = table[resized[:, :, channel]]
+        if protocol.padding == "raw":
+            canvas[channel] = table[0]
+        canvas[channel, :height, :width] = table[seen[:, :, channel]]
     return torch.from_numpy(canvas)
 
 
@@ -85,14 +95,14 @@ def pad_mask(resized: NDArray[np.bool_], canvas_px: int) -> Tensor:
     return torch.from_numpy(canvas)
 
 
-def prepare_image(rgb: NDArray[np.uint8], canvas_px: int) -> Tensor:
-    """(H, W, 3) uint8 RGB -> (3, S, S) float32: what SAM's image encoder expects."""
-    return normalise_and_pad(resize_image(rgb, canvas_px), canvas_px)
+def prepare_image(rgb: NDArray[np.uint8], canvas_px: int, protocol: ProtocolConfig = STRICT) -> Tensor:
+    """(H, W, 3) uint8 RGB -> (3, S, S) float32: what SAM's image encoder expects, or what the protocol shows it."""
+    return normalise_and_pad(resize_image(rgb, canvas_px), canvas_px, protocol)
 
 
-def prepare_mask(mask: NDArray[np.bool_], canvas_px: int) -> Tensor:
+def prepare_mask(mask: NDArray[np.bool_], canvas_px: int, protocol: ProtocolConfig = STRICT) -> Tensor:
     """(H, W) bool -> (S, S) bool on the canvas of `prepare_image`."""
-    return pad_mask(resize_mask(mask, canvas_px), canvas_px)
+    return pad_mask(resize_mask(mask, canvas_px, protocol), canvas_px)
 
 
 def valid_mask(size: tuple[int, int], canvas_px: int) -> Tensor:

@@ -1,52 +1,28 @@
-"""The series bottleneck adapter of InfoSAM: after attention and after the MLP of each adapted encoder block."""
+"""The series bottleneck adapter of InfoSAM: after attention and after the MLP of each adapted encoder block.
+
+Type 0 of the released code, which adapts blocks 2 to 11 of vit_b at a quarter of its width.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch.nn.functional as F
 from segment_anything.modeling import Sam
-from torch import Tensor, nn
+from torch import Tensor
 
-from infosam.config import AdapterConfig
+from infosam.peft.bottleneck import Bottleneck, adapted_blocks, add_after, patterns
+from infosam.peft.config import AdapterConfig
 
 
-class SeriesAdapter(nn.Module):
+class SeriesAdapter(Bottleneck):
     """x + up(gelu(down(x))) over the channels of any tensor (..., D)."""
-
-    def __init__(self, channels: int, width: int, *, zero_init: bool) -> None:
-        super().__init__()
-        self.down = nn.Linear(channels, width)
-        self.up = nn.Linear(width, channels)
-        if zero_init:
-            nn.init.zeros_(self.up.weight)
-            nn.init.zeros_(self.up.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        result: Tensor = x + self.up(F.gelu(self.down(x)))
-        return result
+        return x + super().forward(x)
 
 
 def inject(sam: Sam, config: AdapterConfig) -> list[str]:
-    """Adds the adapters in place; returns patterns of the parameters that train.
-
-    The adapter is a child of the module it follows and runs as its forward hook, so that SAM's own parameter names,
-    and with them the weights file, stay valid."""
-    patterns = ["image_encoder.blocks.*.adapter.*"]
-    for index in range(config.first_block, len(sam.image_encoder.blocks)):
-        block = sam.image_encoder.blocks[index]
-        channels = block.norm1.weight.shape[0]
+    """Adds the adapters in place; returns patterns of the parameters that train."""
+    for block, channels, width in adapted_blocks(sam, config):
         for module in (block.attn, block.mlp):
-            module.adapter = SeriesAdapter(channels, config.width, zero_init=config.zero_init)
-            module.register_forward_hook(_apply_adapter)
-        if config.train_norms:
-            patterns += [f"image_encoder.blocks.{index}.norm1.*", f"image_encoder.blocks.{index}.norm2.*"]
-    return patterns
-
-
-def _apply_adapter(module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
-    adapter = module.adapter
-    assert isinstance(adapter, SeriesAdapter)
-    adapted: Tensor = adapter(output)
-    return adapted
+            add_after(module, SeriesAdapter(channels, width, zero_init=config.zero_init))
+    return patterns(sam, config)

@@ -10,23 +10,65 @@ from typing import Any, NamedTuple
 import torch
 from segment_anything.modeling import Sam
 
-from infosam.config import PeftConfig
 from infosam.errors import ConfigError
-from infosam.peft import adapter, lora
+from infosam.peft import (
+    adapter,
+    adaptformer,
+    bitfit,
+    conv_lora,
+    dora,
+    full,
+    ia3,
+    library,
+    loha,
+    lora,
+    norm,
+    parallel,
+    rslora,
+)
+from infosam.peft.config import PeftConfig
+from infosam.sam.architectures import Architecture, build_sam
+
+
+class Files(NamedTuple):
+    """A file format for the parameters that a kind adds, on disk and back."""
+
+    save: Callable[[Sam, Path], None]
+    load: Callable[[Sam, Path], None]
+    owns: Callable[[str], bool]  # whether the parameter of this name is in these files
 
 
 class Method(NamedTuple):
-    """How one kind of PEFT gets in and, if the peft library has a file format for it, onto disk and back."""
+    """How one kind of PEFT gets in, how onto disk if the peft library has files for it, and how into SAM's weights."""
 
     inject: Callable[[Sam, Any], list[str]]
-    save: Callable[[Sam, Path], None] | None = None
-    load: Callable[[Sam, Path], None] | None = None
+    files: Files | None = None
+    merge: Callable[[Sam], None] | None = None  # None: no weights of a plain SAM equal it
+
+
+def _of_library(inject: Callable[[Sam, Any], list[str]]) -> Method:
+    return Method(inject, Files(library.save, library.load, library.owns), library.merge)
+
+
+def _plain(inject: Callable[[Sam, Any], list[str]]) -> Method:
+    """A kind that adds no module, so that there is nothing to merge."""
+    return Method(inject, merge=lambda _sam: None)
 
 
 METHODS: Mapping[str, Method] = {
-    "lora": Method(lora.inject, lora.save, lora.load),
+    "lora": _of_library(lora.inject),
+    "dora": _of_library(dora.inject),
+    "rslora": _of_library(rslora.inject),
+    "loha": _of_library(loha.inject),
+    "ia3": _of_library(ia3.inject),
+    "conv_lora": Method(conv_lora.inject),
     "adapter": Method(adapter.inject),
-    "decoder": Method(lambda _sam, _config: []),
+    "parallel": Method(parallel.inject),
+    "adaptformer": Method(adaptformer.inject),
+    "bitfit": _plain(bitfit.inject),
+    "norm": _plain(norm.inject),
+    "full": _plain(full.inject),
+    "decoder": _plain(lambda _sam, _config: []),
 }
 
 # The whole decoder as far as one mask per prompt uses it: the IoU head and the heads of the three other masks get no
@@ -50,10 +92,37 @@ def inject(sam: Sam, config: PeftConfig, *, seed: int) -> list[str]:
     if first >= depth:
         raise ConfigError(f"peft.first_block must be below {depth}, the encoder's number of blocks, got {first}")
     sam.requires_grad_(False)
+    device = next(sam.parameters()).device
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         patterns = METHODS[config.kind].inject(sam, config)
+    sam.to(device)
     return open_parameters(sam, [*patterns, *DECODER_PATTERNS])
+
+
+def merge(sam: Sam, config: PeftConfig) -> None:
+    """Folds what `inject` added into SAM's own weights, in place: the same function, up to rounding, without adapters.
+
+    Raises ConfigError for a kind that no weights of a plain SAM can equal; `sam` is then as it was."""
+    method = METHODS[config.kind]
+    if method.merge is None:
+        able = ", ".join(kind for kind, each in METHODS.items() if each.merge is not None)
+        raise ConfigError(
+            f"peft.kind={config.kind} cannot be merged: what it adds is not linear in its input, so no weights of a "
+            f"plain SAM equal it; kinds that can: {able}"
+        )
+    method.merge(sam)
+
+
+def count_trainable(spec: Architecture, config: PeftConfig) -> dict[str, int]:
+    """Numbers of trainable parameters in the "encoder" and the "decoder"; without weights, memory or a forward."""
+    with torch.device("meta"):
+        sam = build_sam(spec)
+        names = inject(sam, config, seed=0)
+    counts = {"encoder": 0, "decoder": 0}
+    for name in names:
+        counts["encoder" if name.startswith("image_encoder.") else "decoder"] += sam.get_parameter(name).numel()
+    return counts
 
 
 def open_parameters(sam: Sam, patterns: Sequence[str]) -> list[str]:

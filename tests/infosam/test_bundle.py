@@ -148,8 +148,8 @@ class TestRead:
             read_bundle(bundle)
 
     def test_a_configuration_it_does_not_know(self, bundle: Path) -> None:
-        change_card(bundle, config={"peft": {"kind": "dora"}})
-        with pytest.raises(ConfigError, match=r"card\.json: config: peft: .*'dora'"):
+        change_card(bundle, config={"peft": {"kind": "lorra"}})
+        with pytest.raises(ConfigError, match=r"card\.json: config: peft: .*'lorra'"):
             _ = read_bundle(bundle).config
 
     def test_where_the_base_lies_here(self, bundle: Path) -> None:

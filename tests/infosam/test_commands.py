@@ -142,8 +142,35 @@ class TestEvaluate:
                      "training seed 0"):  # fmt: skip
             assert text in done.out
 
+    @pytest.mark.parametrize("protocol", ["strict", "official"])
+    def test_it_leaves_scores_and_a_page(
+        self, run: Run, spores: Path, trained: Path, tmp_path: Path, protocol: str
+    ) -> None:
+        out = tmp_path / "out"
+        arguments = ["--data", spores, "--device", "cpu", "--protocol", protocol, "--out", out, "--examples", 1]
+        done = run("evaluate", trained / "bundle", *arguments)
+        assert done.code == 0
+        assert f"{protocol} protocol" in done.out
+        assert f"page: {out / 'report.html'}" in done.out
+        assert sorted(path.name for path in out.iterdir()) == ["report.html", "scores.parquet"]
+
+    def test_other_prompts(self, run: Run, spores: Path, trained: Path) -> None:
+        arguments = ["--data", spores, "--device", "cpu", "--prompt", "points", "--prompt", "box", "--jitter", "0.1"]
+        done = run("evaluate", trained / "bundle", *arguments)
+        assert done.code == 0
+        for text in ("prompt points", "prompt box", "box_jitter 0.1"):
+            assert text in done.out
+        assert "prompt none" not in done.out
+
     def test_bad_input(self, run: Run, spores: Path, trained: Path, tmp_path: Path) -> None:
         bundle = trained / "bundle"
+        refused(
+            run("evaluate", bundle, "--data", spores, "--protocol", "paper"),
+            "must be one of strict, official, got 'paper'",
+        )
+        refused(run("evaluate", bundle, "--data", spores, "--prompt", "boxes"), "must be one of box, points, none")
+        refused(run("evaluate", bundle, "--data", spores, "--jitter", "2"), "jitter must be between 0 and 0.5")
+        refused(run("evaluate", bundle, "--data", spores, "--out", bundle / "card.json"), "choose another")
         refused(run("evaluate", bundle, "--data", spores, "--split", "tset"), "--split must be one of train, val, test")
         refused(run("evaluate", tmp_path, "--data", spores), "not an adapter bundle")
         refused(run("evaluate", bundle, "--data", tmp_path / "gone"), "gone")

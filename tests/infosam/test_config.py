@@ -133,7 +133,9 @@ class TestRefusals:
 
     def test_shares_of_prompts_sum_to_1(self) -> None:
         message = refusal("prompts.box=0.9")
-        assert "prompts: the shares box + point + none must sum to 1, got 0.9 + 0.2 + 0.4 = 1.5" in message
+        assert (
+            "prompts: the shares box + point + points + none must sum to 1, got 0.9 + 0.2 + 0.0 + 0.4 = 1.5" in message
+        )
 
     def test_information_needs_a_batch(self) -> None:
         message = refusal("train.batch_size=1")

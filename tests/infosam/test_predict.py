@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infosam.config import ModelConfig
 from infosam.errors import DataError, WeightsError
 from infosam.predict import Predictor, find_images, read_image
 from infosam.prompt_files import ImagePrompt
@@ -16,7 +17,7 @@ from infosam.prompt_files import ImagePrompt
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
     """Plain vit_nano on its own canvas."""
-    return Predictor(None, device="cpu")
+    return Predictor(ModelConfig(), device="cpu")
 
 
 @pytest.mark.parametrize("size", [(40, 60), (300, 50), (192, 192), (7, 5)])
@@ -46,7 +47,7 @@ def test_without_a_bundle_there_is_no_card(predictor: Predictor) -> None:
 
 def test_weights_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such file"):
-        Predictor(None, checkpoint=tmp_path / "none.safetensors")
+        Predictor(ModelConfig(checkpoint=tmp_path / "none.safetensors"))
 
 
 class TestFindImages:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import infosam.training
-from infosam.config import ModelConfig, OptimConfig, RunConfig
-from infosam.data.dataset import collate
+from infosam.config import ModelConfig, RunConfig
 from infosam.errors import ConfigError, DataError, Diverged
+from infosam.objective import Objective
 from infosam.run_state import RunState, checkpoints
 from infosam.student import build_student
 from infosam.training import (
     EpochReport,
     Materials,
     best_checkpoint,
-    learning_rate,
     load_materials,
-    make_optimizer,
     steps_per_epoch,
     train,
 )
@@ -72,6 +68,8 @@ class TestReports:
             assert report.values.keys() == {
                 *(f"val/{prompt}{name}" for prompt in ("", "box/", "none/") for name in ("dice", "iou")),
                 *(f"loss/{term}" for term in ("total", "structure", "compression", "distillation")),
+                *(f"info/{name}" for name in ("entropy_teacher", "entropy_student", "mutual_information")),
+                *(f"grad/{group}" for group in ("encoder", "decoder", "relation")),
                 "lr",
                 "cost/seconds",
             }  # fmt: skip
@@ -132,22 +130,6 @@ class TestDeterminism:
         fresh = load_materials(tiny_model, spores, device="cpu", baselines=False)
         config = configure(train={"epochs": 3})
         assert [numbers(r) for r in train(config, fresh)] == [numbers(r) for r in train(config, materials)]
-
-    def test_a_teacher_embedding_is_a_function_of_its_image(self, materials: Materials) -> None:
-        alone = dataclasses.replace(materials, _embeddings={})
-        together = dataclasses.replace(materials, _embeddings={})
-        items = [materials.train_set[index] for index in range(4)]
-        batched = together.teacher_embeddings(collate(items))
-        for row, item in enumerate(items):
-            assert torch.equal(alone.teacher_embeddings(collate([item]))[0], batched[row])
-        assert torch.equal(together.teacher_embeddings(collate(items[::-1])), batched.flip(0))
-
-    def test_the_memory_of_embeddings_is_bounded(self, materials: Materials, monkeypatch: pytest.MonkeyPatch) -> None:
-        free = dataclasses.replace(materials, _embeddings={})
-        batch = collate([materials.train_set[index] for index in range(4)])
-        monkeypatch.setattr(infosam.training, "EMBEDDING_CACHE_MIB", 0)
-        assert torch.equal(free.teacher_embeddings(batch), materials.teacher_embeddings(batch))
-        assert free._embeddings == {}
 
 
 class TestResume:
@@ -307,10 +289,10 @@ class TestFailures:
     ) -> None:
         original = infosam.training.objective
 
-        def steep(*arguments: Any) -> dict[str, Tensor]:
-            terms = original(*arguments)
+        def steep(*arguments: Any) -> Objective:
+            result = original(*arguments)
             logits = arguments[2].logits
-            return {**terms, "total": terms["total"] + (logits - logits.detach()).sqrt().sum()}  # a root at 0
+            return result._replace(total=result.total + (logits - logits.detach()).sqrt().sum())  # a root at 0
 
         monkeypatch.setattr(infosam.training, "objective", steep)
         with pytest.raises(Diverged, match=r"the gradient's norm is (nan|inf) in epoch 1, step 1 of 3"):
@@ -341,44 +323,7 @@ class TestFailures:
             load_materials(tiny_model, spores, device="cuda")
 
 
-class TestMaterials:
-    def test_what_is_there_before_training(self, materials: Materials) -> None:
-        keys = {f"val/{prompt}/{name}" for prompt in ("box", "none") for name in ("dice", "iou")}
-        assert materials.zero_shot.keys() == materials.trivial.keys() == keys
-        for scores in (materials.zero_shot, materials.trivial):
-            assert all(0 <= value <= 1 for value in scores.values())
-        assert materials.trivial["val/box/dice"] > materials.trivial["val/none/dice"]
-        assert len(materials.data_digest) == len(materials.base_sha256) == 64
-
-    def test_baselines_can_be_left_out(self, tiny_model: ModelConfig, spores: Path) -> None:
-        fresh = load_materials(tiny_model, spores, device="cpu", baselines=False)
-        assert (fresh.zero_shot, fresh.trivial) == ({}, {})
-
-
-class TestSchedule:
-    def test_it_rises_then_falls_to_the_floor(self) -> None:
-        config = OptimConfig(lr=0.1, warmup_fraction=0.2, floor=0.1)
-        rates = [learning_rate(config, step, 50) for step in range(50)]
-        assert rates[:10] == pytest.approx([0.01 * step for step in range(1, 11)])
-        assert rates[10] == pytest.approx(0.1)
-        assert all(later < earlier for earlier, later in pairwise(rates[10:]))
-        assert 0.01 < rates[-1] < 0.011
-        assert learning_rate(config, 30, 50) == pytest.approx(0.01 + 0.09 * 0.5)
-
-    def test_without_warm_up_it_starts_at_the_peak(self) -> None:
-        assert learning_rate(OptimConfig(lr=0.1, warmup_fraction=0), 0, 10) == 0.1
-
-    def test_each_group_has_its_share(self, materials: Materials, configure: Configure) -> None:
-        config = configure(optim={"decoder_lr_ratio": 0.5, "weight_decay": 0.1})
-        student = build_student(materials.base, config)
-        groups = {group["name"]: group for group in make_optimizer(student, config.optim).param_groups}
-        assert {name: group["share"] for name, group in groups.items()} == {
-            "encoder": 1.0, "decoder": 0.5, "relation": 1.0,
-        }  # fmt: skip
-        assert all(group["weight_decay"] == 0.1 for group in groups.values())
-        trained = sum(len(group["params"]) for group in groups.values())
-        assert trained == len(student.trainable) + len(list(student.relation.parameters()))
-
+class TestEpochs:
     def test_an_epoch_is_full_batches(self, configure: Configure) -> None:
         assert steps_per_epoch(7, configure(train={"batch_size": 2})) == 3
         assert steps_per_epoch(8, configure(train={"batch_size": 2})) == 4

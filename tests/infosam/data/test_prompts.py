@@ -5,7 +5,16 @@ import torch
 from torch import Tensor
 
 from infosam.config import PromptConfig
-from infosam.data.prompts import box_of, box_prompt, frame_prompt, mixed_prompts, point_prompt
+from infosam.data.prompts import (
+    Prompts,
+    box_of,
+    box_prompt,
+    frame_prompt,
+    mixed_prompts,
+    point_prompt,
+    several_points_prompt,
+    training_prompts,
+)
 
 S = 32
 
@@ -137,3 +146,56 @@ def test_the_generator_advances_alike_whatever_the_masks() -> None:
     mixed_prompts(MASKS, [(S, S)] * 3, PromptConfig(), generator=first)
     mixed_prompts(EMPTY.repeat(3, 1, 1), [(S, S)] * 3, PromptConfig(), generator=second)
     assert torch.equal(first.get_state(), second.get_state())
+
+
+class TestSeveralPoints:
+    def test_points_lie_where_their_labels_say(self) -> None:
+        masks = MASKS[[0, 2]]
+        prompts = several_points_prompt(masks, inside=3, outside=4, generator=generator(), resized_hw=[(S, S)] * 2)
+        assert prompts.points.shape == (2, 8, 2)
+        assert prompts.labels.tolist() == [[1, 1, 1, 0, 0, 0, 0, -1]] * 2
+        for mask, points, labels in zip(masks, prompts.points, prompts.labels, strict=True):
+            for (x, y), label in zip(points.long().tolist(), labels.tolist(), strict=True):
+                if label >= 0:
+                    assert mask[y, x].item() == bool(label)
+
+    def test_background_means_the_valid_frame(self) -> None:
+        masks = torch.zeros(1, S, S, dtype=torch.bool)
+        masks[0, 2, 3] = True
+        prompts = several_points_prompt(masks, inside=1, outside=30, generator=generator(), resized_hw=[(5, 7)])
+        outside = prompts.points[0, 1:31]
+        assert outside[:, 0].max() < 7
+        assert outside[:, 1].max() < 5
+
+    def test_what_is_not_there_is_padding(self) -> None:
+        full, empty = torch.ones(1, S, S, dtype=torch.bool), torch.zeros(1, S, S, dtype=torch.bool)
+        both = torch.cat([full, empty])
+        prompts = several_points_prompt(both, inside=1, outside=1, generator=generator(), resized_hw=[(S, S)] * 2)
+        assert prompts.labels.tolist() == [[1, -1, -1], [-1, 0, -1]]
+
+
+class TestTrainingPrompts:
+    def draw(self, shares: PromptConfig, seeds: list[int], batch_seed: int = 0) -> Prompts:
+        return training_prompts(MASKS[: len(seeds)], [(S, S)] * len(seeds), shares, batch_seed=batch_seed, seeds=seeds)
+
+    def test_a_part_of_a_batch_gets_the_prompts_of_the_whole(self) -> None:
+        shares = PromptConfig(box_jitter=0.3)
+        whole = self.draw(shares, [5, 6, 7])
+        part = training_prompts(MASKS[1:], [(S, S)] * 2, shares, batch_seed=0, seeds=[6, 7])
+        assert torch.equal(whole.points[1:], part.points)
+        assert torch.equal(whole.labels[1:], part.labels)
+
+    def test_several_points_come_to_all_samples_or_none(self) -> None:
+        shares = PromptConfig(box=0.5, point=0, points=0.5, none=0, points_inside=2, points_outside=1)
+        lengths = [self.draw(shares, [1, 2, 3], batch_seed=seed).labels.shape[1] for seed in range(60)]
+        assert set(lengths) == {2, 4}
+        assert 15 < lengths.count(4) < 45
+        assert all(
+            self.draw(shares, [1, 2, 3], batch_seed=seed).labels[2].tolist() == [1, 1, 0, -1]
+            for seed, length in enumerate(lengths)
+            if length == 4
+        )
+
+    def test_only_several_points(self) -> None:
+        shares = PromptConfig(box=0, point=0, points=1, none=0)
+        assert self.draw(shares, [1, 2, 3]).labels.shape == (3, 6)

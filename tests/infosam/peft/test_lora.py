@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from segment_anything.modeling import Sam
 
 from infosam.config import LoraConfig
-from infosam.peft import lora
+from infosam.peft import library
 from infosam.peft.inject import inject
 from infosam.sam.weights import BaseSam
 
@@ -64,7 +64,7 @@ def test_it_has_rank_times_both_widths_per_block(tiny_base: BaseSam) -> None:
 @torch.no_grad()
 def test_the_peft_library_loads_our_files(adapted: Sam, tiny_base: BaseSam, images: torch.Tensor, tmp_path: Path
                                           ) -> None:  # fmt: skip
-    lora.save(adapted, tmp_path / "peft")
+    library.save(adapted, tmp_path / "peft")
     assert sorted(path.name for path in (tmp_path / "peft").iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -77,23 +77,23 @@ def test_the_peft_library_loads_our_files(adapted: Sam, tiny_base: BaseSam, imag
 
 @torch.no_grad()
 def test_save_and_load(adapted: Sam, tiny_base: BaseSam, images: torch.Tensor, tmp_path: Path) -> None:
-    lora.save(adapted, tmp_path)
+    library.save(adapted, tmp_path)
     other = copy.deepcopy(tiny_base.sam)
     inject(other, LoraConfig(rank=3, alpha=6, first_block=2), seed=5)
-    lora.load(other, tmp_path)
+    library.load(other, tmp_path)
     assert torch.equal(other.image_encoder(images), adapted.image_encoder(images))
 
 
 def test_saving_twice_gives_the_same_bytes(adapted: Sam, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        lora.save(copy.deepcopy(adapted), tmp_path / name)
+        library.save(copy.deepcopy(adapted), tmp_path / name)
     for file in ("adapter_config.json", "adapter_model.safetensors"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
 def test_files_that_do_not_fit_are_refused(adapted: Sam, tmp_path: Path, change: str) -> None:
-    lora.save(adapted, tmp_path)
+    library.save(adapted, tmp_path)
     file = tmp_path / "adapter_model.safetensors"
     tensors = load_file(file)
     name = next(iter(tensors))
@@ -105,4 +105,4 @@ def test_files_that_do_not_fit_are_refused(adapted: Sam, tmp_path: Path, change:
         tensors[name] = torch.zeros(1, 1)
     save_file(tensors, file)
     with pytest.raises((ValueError, RuntimeError), match=r"missing|unexpected|size mismatch"):
-        lora.load(adapted, tmp_path)
+        library.load(adapted, tmp_path)

@@ -1,0 +1,84 @@
+"""What runs share: loaded once, scored before any training, with a memory of the teacher's embeddings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import infosam.materials
+from infosam.config import ModelConfig, RunConfig
+from infosam.data.dataset import collate
+from infosam.errors import ConfigError
+from infosam.materials import Materials, load_materials
+from infosam.sam.architectures import ARCHITECTURES, build_sam
+from infosam.sam.weights import save_state
+
+Configure = Callable[..., RunConfig]
+
+
+class TestMaterials:
+    def test_what_is_there_before_training(self, materials: Materials) -> None:
+        keys = {f"val/{prompt}/{name}" for prompt in ("box", "none") for name in ("dice", "iou")}
+        assert materials.zero_shot.keys() == materials.trivial.keys() == keys
+        for scores in (materials.zero_shot, materials.trivial):
+            assert all(0 <= value <= 1 for value in scores.values())
+        assert materials.trivial["val/box/dice"] > materials.trivial["val/none/dice"]
+        assert len(materials.data_digest) == len(materials.base_sha256) == 64
+
+    def test_baselines_can_be_left_out(self, tiny_model: ModelConfig, spores: Path) -> None:
+        fresh = load_materials(tiny_model, spores, device="cpu", baselines=False)
+        assert (fresh.zero_shot, fresh.trivial) == ({}, {})
+
+
+class TestEmbeddings:
+    def test_a_teacher_embedding_is_a_function_of_its_image(self, materials: Materials) -> None:
+        alone = dataclasses.replace(materials, _embeddings={})
+        together = dataclasses.replace(materials, _embeddings={})
+        items = [materials.train_set[index] for index in range(4)]
+        batched = together.teacher_embeddings(collate(items))
+        for row, item in enumerate(items):
+            assert torch.equal(alone.teacher_embeddings(collate([item]))[0], batched[row])
+        assert torch.equal(together.teacher_embeddings(collate(items[::-1])), batched.flip(0))
+
+    def test_the_memory_of_embeddings_is_bounded(self, materials: Materials, monkeypatch: pytest.MonkeyPatch) -> None:
+        free = dataclasses.replace(materials, _embeddings={})
+        batch = collate([materials.train_set[index] for index in range(4)])
+        monkeypatch.setattr(infosam.materials, "EMBEDDING_CACHE_MIB", 0)
+        assert torch.equal(free.teacher_embeddings(batch), materials.teacher_embeddings(batch))
+        assert free._embeddings == {}
+
+    def test_an_altered_image_is_encoded_anew_and_forgotten(self, materials: Materials) -> None:
+        fresh = dataclasses.replace(materials, _embeddings={})
+        batch = collate([materials.train_set[0]])
+        before = fresh.teacher_embeddings(batch)
+        altered = dataclasses.replace(batch, image=batch.image.flip(3))
+        assert not torch.equal(fresh.teacher_embeddings(altered, remember=False), before)
+        assert torch.equal(fresh.teacher_embeddings(batch), before)
+        assert len(fresh._embeddings) == 1
+
+
+class TestTeacher:
+    def test_without_one_the_base_teaches(self, materials: Materials) -> None:
+        assert materials.teacher is materials.base
+
+    def test_another_one_teaches(self, spores: Path, tmp_path: Path) -> None:
+        """The same architecture with other weights stands in for a larger one: vit_nano has no larger sibling."""
+        other = tmp_path / "other.safetensors"
+        save_state(build_sam(ARCHITECTURES["vit_nano"]).state_dict(), other)
+        model = ModelConfig.model_validate({"image_px": 64, "teacher": {"name": "vit_nano", "checkpoint": other}})
+        made = load_materials(model, spores, device="cpu", baselines=False)
+        assert made.teacher.sha256 != made.base.sha256
+        batch = collate([made.train_set[0]])
+        expected = made.teacher.sam.image_encoder(batch.image)
+        assert torch.equal(made.teacher_embeddings(batch), expected)
+
+    def test_one_of_another_shape_is_refused(self, spores: Path) -> None:
+        model = ModelConfig.model_validate({"image_px": 64, "teacher": {"name": "vit_b"}})
+        with pytest.raises(
+            ConfigError, match=r"model\.teacher: vit_b has 4 tokens along a side, the student vit_nano has 8"
+        ):
+            load_materials(model, spores, device="cpu", baselines=False)
