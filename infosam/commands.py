@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from infosam.errors import UserError
+
+if TYPE_CHECKING:
+    from infosam.config import RunConfig
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=c]...", help="Settings, such as peft.rank=8.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Base weights here; needed for vit_b, vit_l and vit_h.")]
@@ -61,15 +64,24 @@ def train(
     """Train one configuration and write its adapter bundle; `infosam sweep` finds a good configuration for you.
 
     Example: infosam train --data data/polyp --out runs/lora8 peft.rank=8 train.epochs=5
+    Over several processes: torchrun --nproc-per-node 2 -m infosam train ...
     """
-    from infosam.bundle import export_bundle
+    from infosam import distributed
     from infosam.config import load_run_config
+
+    settings = load_run_config(config, overrides or [])
+    with distributed.joined():
+        _train(settings, data, out, Console(quiet=distributed.rank() > 0))
+
+
+def _train(settings: RunConfig, data: Path, out: Path, console: Console) -> None:
+    """One process of a run; the first one writes the bundle."""
+    from infosam import distributed
+    from infosam.bundle import export_bundle
     from infosam.training import best_checkpoint, load_materials
     from infosam.training import train as run
 
-    settings = load_run_config(config, overrides or [])
     materials = load_materials(settings.model, data, device=settings.train.device)
-    console = Console()
     for report in run(settings, materials, checkpoint_dir=out / "checkpoints"):
         values = report.values
         console.print(
@@ -81,7 +93,8 @@ def train(
     if best is None:
         raise RuntimeError(f"no checkpoint in {out}")
     card = {"domain": materials.train_set.store.card.domain}
-    export_bundle(best, materials, out / "bundle", card=card)
+    if distributed.rank() == 0:
+        export_bundle(best, materials, out / "bundle", card=card)
     key = f"val/{settings.train.select}/dice"
     console.print(f"zero-shot {materials.zero_shot[key]:.4f}, best trivial {materials.trivial[key]:.4f}")
     console.print(f"bundle: {out / 'bundle'}")

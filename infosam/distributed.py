@@ -5,7 +5,9 @@ A run is data-parallel when torch's default process group exists; who started it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +15,23 @@ import torch.distributed as dist
 from torch import Tensor
 
 Item = TypeVar("Item")
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """Within it, the processes that torchrun started are one run; a process started alone stays alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("cpu:gloo,cuda:nccl")
+    else:
+        dist.init_process_group("gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def rank() -> int:

@@ -51,7 +51,7 @@ class PretrainConfig(Strict):
     """Scenes per step."""
     masks_per_image: int = Field(default=4, ge=1)
     """Masks, each with a prompt of its own, per scene and step."""
-    lr: float = Field(default=8e-4, gt=0)
+    lr: float = Field(default=2e-3, gt=0)
     """Peak learning rate of Muon (Jordan et al. 2024) and AdamW; 150 steps of warm-up, cosine to a hundredth."""
     weight_decay: float = Field(default=0.05, ge=0)
     """Of matrices; vectors and embeddings have none."""
@@ -260,8 +260,9 @@ def _restore(config: PretrainConfig, folder: Path) -> tuple[int, Sam]:
     if not state_file.exists():
         return 0, sam
     state = json.loads(state_file.read_text())
-    if state["config"] != config.model_dump(mode="json"):
-        own, asked = state["config"], config.model_dump(mode="json")
+    begun = PretrainConfig.model_validate(state["config"])  # settings added since have their defaults
+    if begun != config:
+        own, asked = begun.model_dump(mode="json"), config.model_dump(mode="json")
         changed = [f"{key} {own.get(key)!r}, not {asked[key]!r}" for key in asked if own.get(key) != asked[key]]
         raise ConfigError(f"{folder} holds a run of another recipe ({'; '.join(changed)}); choose another folder")
     if state["image_px"] != sam.image_encoder.img_size:

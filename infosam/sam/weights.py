@@ -25,7 +25,7 @@ from infosam.config import ModelConfig
 from infosam.errors import WeightsError
 from infosam.sam.architectures import Architecture, architecture, build_sam
 
-NANO_RELEASE = "vit_nano-0"  # released weights never change: better ones get a new number
+NANO_RELEASE = "vit_nano-1"  # released weights never change: better ones get a new number
 # What the readers of safetensors and of pickles raise on damaged files; a broken pickle fails anywhere.
 _UNREADABLE = (
     SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, TypeError, AttributeError,

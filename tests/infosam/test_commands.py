@@ -320,7 +320,7 @@ class TestPretrain:
         [
             ("smal_px=64", "smal_px: unknown setting; did you mean 'small_px'?"),
             ("small_px=100", "small_px: Input should be a multiple of 8, got 100"),
-            ("prompts.box=1", "prompts: the shares box + point + none must sum to 1"),
+            ("prompts.box=1", "prompts: the shares box + point + points + none must sum to 1"),
         ],
     )
     def test_bad_settings(self, run: Run, tmp_path: Path, setting: str, message: str) -> None:

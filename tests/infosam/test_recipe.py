@@ -126,7 +126,7 @@ class TestOptions:
             {"augment": {"flip": 0.5, "rotation_deg": 20, "scale": 0.3, "colour": 0.3}},
             {"prompts": {"box": 0.0, "point": 0.0, "points": 1.0, "none": 0.0}},
             {"train": {"precision": "bf16"}},
-            {"optim": {"name": "adam"}},
+            {"optim": {"name": "adam", "weight_decay": 0.1}},
             {"info": {"compression": 0, "distillation": 0, "features": 1.0}},
             {"model": {"protocol": "official"}},
         ],
