@@ -29,7 +29,7 @@ from infosam.errors import BundleError, BundleMismatch
 from infosam.peft.inject import METHODS, inject
 from infosam.protocols import PROTOCOLS
 from infosam.sam.weights import BaseSam
-from infosam.student import REST_FILE, build_student
+from infosam.student import RELATION_PREFIX, REST_FILE, build_student
 
 if TYPE_CHECKING:
     from infosam.materials import Materials
@@ -136,7 +136,7 @@ def restore(bundle: Bundle, base: BaseSam) -> Sam:
         if files is not None:
             files.load(sam, bundle.path / PEFT_FOLDER)
             trainable = [name for name in trainable if not files.owns(name)]
-        _fill(sam, {name: tensor for name, tensor in rest.items() if not name.startswith("relation.")}, trainable)
+        _fill(sam, {name: tensor for name, tensor in rest.items() if not name.startswith(RELATION_PREFIX)}, trainable)
     except (SafetensorError, ValueError, RuntimeError, OSError) as error:
         raise BundleError(f"{bundle.path}: {error}") from error
     return sam.requires_grad_(False).eval()

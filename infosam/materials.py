@@ -87,8 +87,8 @@ def load_materials(model: ModelConfig, data: Path, *, device: str = "auto", base
     target = choose_device(device)
     base = load_base(model)
     teacher = _load_teacher(model, base)
-    for loaded in {id(one): one for one in (base, teacher)}.values():
-        loaded.sam.to(target)
+    base.sam.to(target)
+    teacher.sam.to(target)
     protocol = PROTOCOLS[model.protocol]
     train_set = SegmentationDataset(store, "train", base.spec.image_px, protocol=protocol)
     val_set = SegmentationDataset(store, "val", base.spec.image_px, protocol=protocol)

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from infosam.checkpoint import load_optimizer, save_json, save_optimizer
 from infosam.config import PromptConfig, Strict
 from infosam.data.prompts import Prompts, box_prompt, mixed_prompts, point_prompt
-from infosam.data.transforms import prepare_image
+from infosam.data.transforms import pad_mask, prepare_image
 from infosam.errors import ConfigError
 from infosam.sam.architectures import architecture, build_sam
 from infosam.sam.forward import decode_tokens, embed_prompts
@@ -112,8 +112,8 @@ class _Scenes(Dataset[tuple[Tensor, Tensor, Tensor]]):
         chosen = rng.permutation(len(scene.masks))[: self._masks]
         chosen = np.resize(chosen, self._masks)
         height, width = scene.image.shape[:2]
-        masks = np.pad(scene.masks[chosen], ((0, 0), (0, self._side_px - height), (0, self._side_px - width)))
-        return prepare_image(scene.image, self._side_px), torch.from_numpy(masks), torch.tensor([height, width])
+        masks = torch.stack([pad_mask(mask, self._side_px) for mask in scene.masks[chosen]])
+        return prepare_image(scene.image, self._side_px), masks, torch.tensor([height, width])
 
 
 def pretrain(config: PretrainConfig, folder: Path, *, report_every: int = 250) -> Iterator[PretrainReport]:

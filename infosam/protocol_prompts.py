@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from infosam.chance import seed_of
 from infosam.data.dataset import Batch, Sample
 from infosam.data.prompts import Prompts, box_of, box_prompt, frame_prompt, several_points_prompt
 from infosam.prompt_files import ImagePrompt, to_canvas
@@ -38,8 +38,7 @@ def evaluation_prompts(
 
 def image_generator(seed: int, index: int) -> torch.Generator:
     """Chance for one image of a split."""
-    state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+    return torch.Generator().manual_seed(seed_of(seed, index))
 
 
 def shift_box(box: Tensor, max_shift_px: int, generator: torch.Generator) -> Tensor:

@@ -19,7 +19,7 @@ from infosam.relation import RelationModule
 from infosam.sam.weights import BaseSam
 
 REST_FILE = "rest.safetensors"  # of a bundle: everything that training changed and peft's own files do not hold
-_RELATION = "relation."
+RELATION_PREFIX = "relation."
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Student:
         """Everything that training changes, by name; the relation module's under "relation."."""
         parameters = dict(self.sam.named_parameters())
         tensors: dict[str, Tensor] = {name: parameters[name].detach() for name in self.trainable}
-        tensors.update({f"{_RELATION}{name}": tensor for name, tensor in self.relation.state_dict().items()})
+        tensors.update({f"{RELATION_PREFIX}{name}": tensor for name, tensor in self.relation.state_dict().items()})
         return tensors
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
@@ -78,10 +78,8 @@ def _transfer(relation: RelationModule, bundle: Path) -> None:
     """Fills a relation module from an adapter bundle. Raises ConfigError."""
     file = bundle / REST_FILE
     try:
-        tensors = load_file(file)
-        relation.load_state_dict(
-            {name.removeprefix(_RELATION): tensor for name, tensor in tensors.items() if name.startswith(_RELATION)}
-        )
+        own = {name: tensor for name, tensor in load_file(file).items() if name.startswith(RELATION_PREFIX)}
+        relation.load_state_dict({name.removeprefix(RELATION_PREFIX): tensor for name, tensor in own.items()})
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"info.relation_from: no relation module for this model in {file}: {reason}") from error

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from infosam import distributed
+from infosam.chance import seed_of
 from infosam.config import RunConfig, TrainConfig
 from infosam.data.dataset import Batch, Item, collate
 from infosam.data.prompts import training_prompts
@@ -142,8 +143,8 @@ def _train_step(
     parts = config.train.accumulate
     size = len(units) // parts
     for part in range(parts):
-        batch = _load(config, materials, units[part * size : (part + 1) * size], epoch)
-        for name, value in _backward(config, materials, student, batch, epoch, step).items():
+        own = units[part * size : (part + 1) * size]
+        for name, value in _backward(config, materials, student, own, epoch, step).items():
             values[name] = values.get(name, 0.0) + value / parts
     values = distributed.average(values, materials.device)  # so that all processes see a loss that is not finite
     if not math.isfinite(values["loss/total"]):
@@ -173,21 +174,22 @@ def _load(config: RunConfig, materials: Materials, units: Sequence[Unit], epoch:
 
 
 def _backward(
-    config: RunConfig, materials: Materials, student: Student, batch: Batch, epoch: int, step: int
+    config: RunConfig, materials: Materials, student: Student, units: Sequence[Unit], epoch: int, step: int
 ) -> dict[str, float]:
     """Adds the gradients of one part of a batch to what is there; its loss terms."""
+    batch = _load(config, materials, units, epoch)
     repeats = config.train.masks_per_image
     prompts = training_prompts(
         batch.mask,
         batch.resized_hw,
         config.prompts,
-        batch_seed=_seed(config.train.seed, 1, step),
+        batch_seed=seed_of(config.train.seed, 1, step),
         seeds=[
-            _seed(config.train.seed, 2, epoch, index, number % repeats) for number, index in enumerate(batch.indices)
+            seed_of(config.train.seed, 2, epoch, index, number % repeats) for number, index in enumerate(batch.indices)
         ],
     ).to(materials.device)
     batch = batch.to(materials.device)
-    images = replace(batch, image=batch.image[::repeats], indices=batch.indices[::repeats])
+    images = replace(batch, image=batch.image[::repeats], indices=[unit[0] for unit in units])
     with torch.autocast(materials.device.type, torch.bfloat16, enabled=uses_bf16(config.train, materials.device)):
         teacher = None
         if config.info.active:
@@ -205,8 +207,3 @@ def _backward(
 def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     """Whether forward passes run in bfloat16."""
     return config.precision == "bf16" or (config.precision == "auto" and device.type == "cuda")
-
-
-def _seed(*parts: int) -> int:
-    """One seed for torch from several numbers, without collisions between neighbours."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
