@@ -11,10 +11,10 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -67,8 +67,7 @@ def export_bundle(checkpoint: Path, materials: Materials, out: Path, *, card: Ma
 
     `card` adds fields such as domain, metrics and provenance to the card. Raises BundleError for a broken checkpoint,
     or if `out` holds something that is no bundle."""
-    if out.exists() and not (out / CARD_FILE).is_file() and any(out.iterdir()):
-        raise BundleError(f"{out}: is not empty and no adapter bundle, so it is left alone; choose another folder")
+    _check_replaceable(out)
     try:
         state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
         config = validate(RunConfig, state["config"], str(checkpoint / "state.json"))
@@ -76,9 +75,7 @@ def export_bundle(checkpoint: Path, materials: Materials, out: Path, *, card: Ma
         student.load_tensors(load_file(checkpoint / "student.safetensors"))
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise BundleError(f"{checkpoint}: not a complete checkpoint of this base: {error}") from error
-    staging = out.with_name(out.name + ".part")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    staging = _staging(out)
     files = METHODS[config.peft.kind].files
     rest = student.tensors()
     if files is not None:
@@ -86,10 +83,20 @@ def export_bundle(checkpoint: Path, materials: Materials, out: Path, *, card: Ma
         rest = {name: tensor for name, tensor in rest.items() if not files.owns(name)}
     save_tensors(rest, staging / REST_FILE)
     save_json(_card(config, state, student.trainable, materials, staging) | dict(card), staging / CARD_FILE)
-    if out.exists():
-        shutil.rmtree(out)
-    staging.replace(out)
-    return out
+    return _place(staging, out)
+
+
+def copy_bundle(source: Path, out: Path) -> Path:
+    """Copies a bundle to `out`, completely or not at all, replacing a bundle that was there; nothing that its card does
+    not name comes along. Raises BundleError for a broken bundle, or if `out` holds something that is no bundle."""
+    _check_replaceable(out)
+    bundle = read_bundle(source)
+    staging = _staging(out)
+    for name in (CARD_FILE, *bundle.card["files"]):
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, staging / name)
+    read_bundle(staging)
+    return _place(staging, out)
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -108,6 +115,7 @@ def read_bundle(path: Path) -> Bundle:
     lacking = [key for key, kind in _REQUIRED.items() if not isinstance(card.get(key), kind)]
     if lacking:
         raise BundleError(f"{card_file}: lacks {', '.join(lacking)}; fetch the bundle again")
+    check_names(card["files"], card_file)
     for name, digest in card["files"].items():
         file = path / name
         if not file.is_file():
@@ -115,6 +123,14 @@ def read_bundle(path: Path) -> Bundle:
         if _digest(file) != digest:
             raise BundleError(f"{file}: damaged, its SHA-256 is not the one in {CARD_FILE}; fetch the bundle again")
     return Bundle(path=path, card=card)
+
+
+def check_names(names: Iterable[str], card_file: Path) -> None:
+    """Raises BundleError unless every file that a card names lies in its folder and is of a kind that runs no code."""
+    for name in names:
+        file = PurePosixPath(name)
+        if file.is_absolute() or ".." in file.parts or "\\" in name or file.suffix not in (".json", ".safetensors"):
+            raise BundleError(f"{card_file}: names {name!r}; a bundle is JSON and safetensors in its own folder")
 
 
 def restore(bundle: Bundle, base: BaseSam) -> Sam:
@@ -140,6 +156,26 @@ def restore(bundle: Bundle, base: BaseSam) -> Sam:
     except (SafetensorError, ValueError, RuntimeError, OSError) as error:
         raise BundleError(f"{bundle.path}: {error}") from error
     return sam.requires_grad_(False).eval()
+
+
+def _check_replaceable(out: Path) -> None:
+    if out.exists() and not (out.is_dir() and ((out / CARD_FILE).is_file() or not any(out.iterdir()))):
+        raise BundleError(f"{out}: is not empty and no adapter bundle, so it is left alone; choose another folder")
+
+
+def _staging(out: Path) -> Path:
+    """A new folder beside `out` to write in; what an earlier try left there is removed."""
+    staging = out.with_name(out.name + ".part")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    return staging
+
+
+def _place(staging: Path, out: Path) -> Path:
+    if out.exists():
+        shutil.rmtree(out)
+    staging.replace(out)
+    return out
 
 
 def _fill(sam: Sam, tensors: Mapping[str, Tensor], names: list[str]) -> None:

@@ -26,6 +26,7 @@ from infosam.strict import Strict as Strict
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 Size = Literal["vit_nano", "vit_b", "vit_l", "vit_h"]
+StoredType = Literal["float32", "float16", "bfloat16"]
 
 
 class TeacherConfig(Strict):
@@ -170,15 +171,30 @@ class TrainConfig(Strict):
     """Masks of one image that are prompted for and decoded together after encoding it once; where a data set has one
     row per mask. 1 takes every row on its own. An image with fewer masks repeats them under other prompts."""
     accumulate: int = Field(default=1, ge=1, le=1024)
-    """Parts a batch is divided into, one after the other, to fit into memory; only without information terms."""
+    """Parts a batch is divided into, one after the other, to fit into memory. The Gram matrices stay those of the whole
+    batch: with information terms the images go forward twice, about a third more time."""
+    checkpointing: bool = False
+    """Compute the blocks of the image encoder again on the way back instead of keeping what is inside them: much less
+    memory, about a third more time, the same gradients."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Of the forward pass; auto is bfloat16 autocast on a GPU, float32 on a CPU. Losses are float32 in any case."""
+    """Of the forward pass in training; auto is bfloat16 autocast on a GPU and on a CPU with matrix units for it (AMX),
+    else float32. Losses, validation and prediction are float32 in any case."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
-    """Seeds initialisation, sample order and prompts; two runs with equal seed agree bit for bit on a CPU."""
+    """Seeds initialisation, sample order and prompts; equal seeds agree bit for bit on CPUs of one kind."""
     select: Literal["box", "none"] = "box"
     """Which prompt's validation Dice chooses the best epoch: truth box, or none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a GPU if there is one."""
+
+
+class CacheConfig(Strict):
+    """What is kept of the work of frozen models. Part of a run, because rounding changes its numbers a little."""
+
+    dtype: StoredType = "float16"
+    """Type in which encodings of images are kept and used, whether they come from memory or disk."""
+    prefix: bool = True
+    """Keep what enters the first adapted block of the student's encoder, so that the blocks before it run once for an
+    image; nothing to keep where the first block is adapted."""
 
 
 class RunConfig(Strict):
@@ -192,6 +208,7 @@ class RunConfig(Strict):
     prompts: PromptConfig = PromptConfig()
     augment: AugmentConfig = AugmentConfig()
     train: TrainConfig = TrainConfig()
+    cache: CacheConfig = CacheConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -211,12 +228,6 @@ class RunConfig(Strict):
             raise ValueError(
                 f"train.batch_size must be >= 2 while info.compression or info.distillation is > 0, got "
                 f"{size}: the Gram matrix is batch x batch, so with one image both terms are zero"
-            )
-        if self.info.relational and parts > 1:
-            raise ValueError(
-                f"train.accumulate must be 1 while info.compression or info.distillation is > 0, got {parts}: the "
-                "Gram matrix is batch x batch, so smaller parts are another objective; use more workers or a smaller "
-                "train.batch_size"
             )
         if isinstance(self.peft, ConvLoraConfig) and self.peft.balance > 0 and parts > 1:
             raise ValueError(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import Tensor
 
@@ -25,7 +26,7 @@ from infosam.data.store import open_dataset
 from infosam.data.transforms import restore_logits
 from infosam.errors import ConfigError
 from infosam.protocol_prompts import evaluation_prompts
-from infosam.protocols import STRICT, Prompt, ProtocolConfig
+from infosam.protocols import PROTOCOLS, STRICT, Prompt, ProtocolConfig
 from infosam.sam.forward import decode
 from infosam.sam.weights import BaseSam, load_base
 
@@ -65,6 +66,10 @@ class EvaluationTable:
     def best_trivial(self, prompt: Prompt) -> EvaluationRow:
         """The trivial baseline with the higher Dice."""
         return max((row for row in self.rows if row.model in TRIVIAL and row.prompt == prompt), key=lambda r: r.dice)
+
+    def dice(self, model: str, prompt: Prompt) -> NDArray[np.float64]:
+        """Dice of each image (n,) for one model and prompt, in the order of the split. Raises KeyError."""
+        return np.array([image["dice"] for image in self.per_image[model, prompt]], dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -167,11 +172,12 @@ def evaluate_bundle(
 ) -> EvaluationTable:
     """The adapter of a bundle, its zero-shot base and the trivial baselines on one split of a data set.
 
-    `checkpoint` says where the base weights lie here, for other bases than vit_nano. Raises BundleError,
-    BundleMismatch, WeightsError or DataError."""
+    Images come in the colours and padding the bundle was trained with; the rest is the strict protocol. `checkpoint`
+    says where the base weights lie here, for other bases than vit_nano. Raises BundleError, BundleMismatch,
+    WeightsError or DataError."""
     bundle = read_bundle(bundle_path)
     base = load_base(bundle.model(checkpoint))
-    dataset = SegmentationDataset(open_dataset(data), split, base.spec.image_px)
+    dataset = _strict_dataset(bundle, data, split, base)
     target = choose_device(device)
     per_image: dict[tuple[str, Prompt], list[ImageScore]] = {}
     for name, sam in compared(bundle, base).items():
@@ -183,6 +189,24 @@ def evaluate_bundle(
         for name, scores in trivial_scores(dataset, prompt).items():
             per_image[name, prompt] = scores
     return EvaluationTable(protocol=f"{PROTOCOL}; split {split}", rows=_rows(per_image), per_image=per_image)
+
+
+def adapter_dice(
+    bundle_path: Path, data: Path, split: Split, prompt: Prompt, *, device: str = "auto", checkpoint: Path | None = None
+) -> NDArray[np.float64]:
+    """Dice of each image (n,) of a split by a bundle alone, as in `evaluate_bundle`, with which it shares the rest."""
+    bundle = read_bundle(bundle_path)
+    base = load_base(bundle.model(checkpoint))
+    target = choose_device(device)
+    scores = score(restore(bundle, base).to(target), _strict_dataset(bundle, data, split, base), device=target)
+    return np.array([image["dice"] for image in scores[prompt]], dtype=np.float64)
+
+
+def _strict_dataset(bundle: Bundle, data: Path, split: Split, base: BaseSam) -> SegmentationDataset:
+    """A split under the strict protocol, but for how the pictures come to the encoder: a bundle expects its own way."""
+    trained = PROTOCOLS[bundle.config.model.protocol]
+    protocol = STRICT.model_copy(update={"channels": trained.channels, "padding": trained.padding})
+    return SegmentationDataset(open_dataset(data), split, base.spec.image_px, protocol=protocol)
 
 
 def compared(bundle: Bundle, base: BaseSam) -> dict[str, Sam]:

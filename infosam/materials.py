@@ -1,29 +1,27 @@
-"""What all runs on one data set and base model share: weights, data, scores before any training, teacher embeddings."""
+"""What all runs on one data set and base model share: weights, data, scores before any training, encodings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from infosam.config import ModelConfig
-from infosam.data.dataset import Batch, SegmentationDataset
+from infosam.data.dataset import SegmentationDataset
 from infosam.data.store import open_dataset
 from infosam.errors import ConfigError
 from infosam.evaluation import choose_device, mean_scores, score, trivial_means
+from infosam.frozen import FrozenEncodings
 from infosam.protocols import PROTOCOLS
 from infosam.sam.architectures import architecture
 from infosam.sam.weights import BaseSam, load_base
-
-EMBEDDING_CACHE_MIB = 2048
 
 
 @dataclass(kw_only=True)
 class Materials:
     """What every run on one data set and base shares. Runs read it and leave it as it was, but for the memory of
-    teacher embeddings, which are a function of weights and image."""
+    encodings, which are a function of weights and image."""
 
     base: BaseSam
     teacher: BaseSam  # the base itself unless the configuration names another
@@ -32,7 +30,8 @@ class Materials:
     device: torch.device
     zero_shot: dict[str, float]  # "val/box/dice", "val/box/iou", "val/none/dice", "val/none/iou"
     trivial: dict[str, float]  # same keys, the better trivial baseline
-    _embeddings: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    teacher_encodings: FrozenEncodings  # of the images of the train split, as those of the base
+    base_encodings: FrozenEncodings
 
     @property
     def data_digest(self) -> str:
@@ -61,27 +60,14 @@ class Materials:
                     f"{loaded.image_px} px is loaded; load the materials of this configuration"
                 )
 
-    @torch.no_grad()
-    def teacher_embeddings(self, batch: Batch, *, remember: bool = True) -> Tensor:
-        """Frozen teacher's image embeddings (B, D, h, w), remembered per image while memory allows.
 
-        Images are encoded one by one: in a batch the last bits depend on who else is in it, and with them on which
-        runs came before. `remember` False is for images that are not those of the data set, as after augmentation."""
-        rows: list[Tensor] = []
-        for image, index in zip(batch.image, batch.indices, strict=True):
-            embedding = self._embeddings.get(index) if remember else None
-            if embedding is None:
-                embedding = self.teacher.sam.image_encoder(image[None].to(self.device))[0]
-                if remember and len(self._embeddings) < (EMBEDDING_CACHE_MIB << 20) // embedding.nbytes:
-                    self._embeddings[index] = embedding
-            rows.append(embedding)
-        return torch.stack(rows)
-
-
-def load_materials(model: ModelConfig, data: Path, *, device: str = "auto", baselines: bool = True) -> Materials:
+def load_materials(
+    model: ModelConfig, data: Path, *, device: str = "auto", baselines: bool = True, stores: Path | None = None
+) -> Materials:
     """Loads base weights and data, and scores what is there before any training.
 
-    `baselines` False leaves `zero_shot` and `trivial` empty, for workers that need not repeat it.
+    `baselines` False leaves `zero_shot` and `trivial` empty, for workers that need not repeat it. `stores` is a folder
+    of encodings of frozen models (`infosam.frozen`), read where it has them.
     Raises WeightsError, ConfigError or DataError."""
     store = open_dataset(data)
     target = choose_device(device)
@@ -97,9 +83,12 @@ def load_materials(model: ModelConfig, data: Path, *, device: str = "auto", base
     if baselines:
         zero_shot = mean_scores(score(base.sam, val_set, device=target), "val")
         trivial = trivial_means(val_set, "val")
+    base_encodings = FrozenEncodings(base, train_set, target, stores)
     return Materials(
         base=base,
         teacher=teacher,
+        base_encodings=base_encodings,
+        teacher_encodings=base_encodings if teacher is base else FrozenEncodings(teacher, train_set, target, stores),
         train_set=train_set,
         val_set=val_set,
         device=target,

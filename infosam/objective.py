@@ -16,7 +16,7 @@ from infosam.distributed import gather_rows
 from infosam.information import entropy, gram, mutual_information
 from infosam.losses import relation_compression, relation_distillation, structure_loss
 from infosam.peft.conv_lora import auxiliary_losses
-from infosam.sam.forward import SamOutput
+from infosam.sam.forward import SamOutput, Tokens
 from infosam.student import Student
 
 
@@ -31,22 +31,28 @@ class Objective(NamedTuple):
 
 
 def objective(
-    config: RunConfig, student: Student, output: SamOutput, teacher: SamOutput | None, mask: Tensor
+    config: RunConfig,
+    student: Student,
+    output: SamOutput,
+    teacher: Tokens | None,
+    mask: Tensor,
+    *,
+    relational: bool = True,
 ) -> Objective:
     """Loss of one batch; `mask` (B, S, S) bool on the padded canvas, `teacher` None where no term needs one.
 
-    In data-parallel training the information terms are those of the global batch, equal on all processes; the other
-    terms are means over this process' images. Always float32, also under autocast."""
+    `relational` False leaves the information terms out, for a part of a batch: see `information`. In data-parallel
+    training the information terms are those of the global batch, equal on all processes; the other terms are means over
+    this process' images. Always float32, also under autocast."""
     with torch.autocast(mask.device.type, enabled=False):
         logits = F.interpolate(output.logits.float(), mask.shape[1:], mode="bilinear", align_corners=False)
         terms = {"structure": structure_loss(logits, mask.unsqueeze(1).float(), config.loss.structure)}
         watched: dict[str, Tensor] = {}
         total = terms["structure"]
-        if teacher is not None and config.info.relational:
-            information, watched = _information(student, output, teacher)
-            total = total + config.info.compression * information["compression"]
-            total = total + config.info.distillation * information["distillation"]
-            terms |= information
+        if teacher is not None and config.info.relational and relational:
+            weighted, gathered, watched = information(config, student, output.tokens, teacher)
+            total = total + weighted
+            terms |= gathered
         if teacher is not None and config.info.features > 0:
             terms["features"] = F.mse_loss(output.features.float(), teacher.features.float())
             total = total + config.info.features * terms["features"]
@@ -56,10 +62,10 @@ def objective(
     return Objective(total, terms, watched)
 
 
-def _information(
-    student: Student, output: SamOutput, teacher: SamOutput
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Both information terms over the global batch, and the quantities they are made of."""
+def information(config: RunConfig, student: Student, output: Tokens, teacher: Tokens) -> Objective:
+    """Both information terms over the global batch, weighted, and the quantities they are made of.
+
+    `output` and `teacher` hold all of this process' images: a Gram matrix of fewer is another objective."""
     features, token = teacher.features.float(), teacher.mask_token.float()
     own = student.relation(output.features.float(), output.mask_token.float())
     relation_teacher, relation_student = gather_rows(student.relation(features, token)), gather_rows(own)
@@ -74,4 +80,11 @@ def _information(
             "entropy_student": entropy(gram_student),
             "mutual_information": mutual_information(gram_teacher, gram_student),
         }
-    return terms, watched
+    total = config.info.compression * terms["compression"] + config.info.distillation * terms["distillation"]
+    return Objective(total, terms, watched)
+
+
+def values_of(result: Objective) -> dict[str, float]:
+    """An objective as metrics: "loss/total", "loss/structure", "info/entropy_student" and so on."""
+    values = {f"loss/{name}": term.item() for name, term in {"total": result.total, **result.terms}.items()}
+    return values | {f"info/{name}": value.item() for name, value in result.watched.items()}

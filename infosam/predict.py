@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -41,19 +43,23 @@ class Predictor:
         self.card = opened.card if opened else None
         self._sam = (restore(opened, base) if opened else base.sam).to(self.device)
 
-    @torch.no_grad()
     def predict(self, rgb: NDArray[np.uint8], prompt: ImagePrompt | None = None) -> NDArray[np.bool_]:
         """The mask (H, W) of one image (H, W, 3); without a prompt, of what the adapter was trained to find in it.
 
         Raises DataError for a prompt outside the image."""
+        return self.logits(rgb, prompt) > 0
+
+    @torch.no_grad()
+    def logits(self, rgb: NDArray[np.uint8], prompt: ImagePrompt | None = None) -> NDArray[np.float32]:
+        """What `predict` cuts at 0: the log odds (H, W) of object against background. Raises as `predict`."""
         size = (rgb.shape[0], rgb.shape[1])
         check_inside(prompt or ImagePrompt(), size, "prompt")
         resized = resized_hw(*size, self.canvas_px)
         image = prepare_image(rgb, self.canvas_px, self._protocol)[None].to(self.device)
         prompts = to_canvas(prompt or ImagePrompt(), size, resized).to(self.device)
         logits = forward(self._sam, image, prompts).logits.cpu()
-        mask: NDArray[np.bool_] = (restore_logits(logits, self.canvas_px, [resized], [size])[0] > 0).numpy()
-        return mask
+        restored: NDArray[np.float32] = restore_logits(logits, self.canvas_px, [resized], [size])[0].numpy()
+        return restored
 
 
 def find_images(sources: list[Path]) -> list[Path]:
@@ -73,8 +79,17 @@ def find_images(sources: list[Path]) -> list[Path]:
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB. Raises DataError for a file that is no readable picture."""
+    return _decoded(path, str(path))
+
+
+def decode_image(content: bytes, where: str) -> NDArray[np.uint8]:
+    """As `read_image`, of a file's content; `where` names it in the error."""
+    return _decoded(io.BytesIO(content), where)
+
+
+def _decoded(source: Path | IO[bytes], where: str) -> NDArray[np.uint8]:
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             return to_rgb(image)
     except PICTURE_ERRORS as error:
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+        raise DataError(f"{where}: cannot be read as an image: {error}") from error

@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from infosam.checkpoint import load_optimizer, save_json, save_optimizer
 from infosam.config import PromptConfig, Strict
-from infosam.data.prompts import Prompts, box_prompt, mixed_prompts, point_prompt
+from infosam.data.prompts import box_prompt, mixed_prompts, point_prompt
 from infosam.data.transforms import pad_mask, prepare_image
 from infosam.errors import ConfigError
 from infosam.sam.architectures import architecture, build_sam
-from infosam.sam.forward import decode_tokens, embed_prompts
+from infosam.sam.forward import decode_all
 from infosam.sam.weights import load_state, resize_positions, save_state
 from infosam.synthetic.scenes import Scene, SceneMaker
 
@@ -194,16 +194,11 @@ def validate(sam: Sam, *, scenes: int = 96, seed: int = VALIDATION_SEED) -> tupl
         boxes = box_prompt(truth, jitter=0.0, generator=None)
         kinds = {"box": boxes, "point": point_prompt(truth, generator=generator)}
         for kind, prompts in kinds.items():
-            logits, _, _ = _decode(sam, embeddings, prompts)
+            logits, _ = decode_all(sam, embeddings, prompts)
             predicted = F.interpolate(logits[:, :1], truth.shape[1:], mode="bilinear")[:, 0] > 0
             union = (predicted | truth).sum(dim=(1, 2)).clamp(min=1)
             scores[kind] += ((predicted & truth).sum(dim=(1, 2)) / union).tolist()
     return float(np.mean(scores["box"])), float(np.mean(scores["point"]))
-
-
-def _decode(sam: Sam, embeddings: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor, Tensor]:
-    sparse = embed_prompts(sam.prompt_encoder, prompts)
-    return decode_tokens(sam.mask_decoder, sam.prompt_encoder, embeddings, sparse)
 
 
 def _step(sam: Sam, optimizers: Optimizers, batch: _SceneBatch, config: PretrainConfig, step: int) -> Tensor:
@@ -211,7 +206,7 @@ def _step(sam: Sam, optimizers: Optimizers, batch: _SceneBatch, config: Pretrain
     prompts = mixed_prompts(batch.masks, batch.resized_hw, config.prompts, generator=generator)
     with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=config.bf16):
         embeddings = sam.image_encoder(batch.images).repeat_interleave(config.masks_per_image, dim=0)
-        logits, _, predicted_iou = _decode(sam, embeddings, prompts)
+        logits, predicted_iou = decode_all(sam, embeddings, prompts)
     target = F.adaptive_avg_pool2d(batch.masks.float(), (logits.shape[-2], logits.shape[-1]))
     loss = pretrain_loss(logits.float(), predicted_iou.float(), target)
     sam.zero_grad(set_to_none=True)

@@ -30,6 +30,18 @@ class Student:
     relation: RelationModule
     trainable: list[str]
 
+    @property
+    def frozen_until(self) -> int | None:
+        """The first block of the image encoder that training changes; None if it changes nothing in the encoder.
+
+        Whatever comes before gives the same for an image in every step."""
+        inside = [name.removeprefix("image_encoder.") for name in self.trainable if name.startswith("image_encoder.")]
+        if not inside:
+            return None
+        parts = [name.split(".") for name in inside if not name.startswith("neck.")]
+        blocks = [int(part[1]) if part[0] == "blocks" else 0 for part in parts]
+        return min(blocks, default=len(self.sam.image_encoder.blocks))
+
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters by what they belong to: "encoder", "decoder", "relation"."""
         parameters = dict(self.sam.named_parameters())

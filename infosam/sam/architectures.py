@@ -13,6 +13,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 
 from infosam.data.transforms import PIXEL_MEAN, PIXEL_STD
 from infosam.errors import ConfigError
+from infosam.sam.attention import fuse_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,9 @@ def build_sam(spec: Architecture) -> Sam:
 
     Draws from torch's global random state and leaves it as it was."""
     with torch.random.fork_rng(devices=[]):
-        return _assemble(spec).eval()
+        sam = _assemble(spec).eval()
+    fuse_attention(sam.image_encoder)
+    return sam
 
 
 def _assemble(spec: Architecture) -> Sam:

@@ -15,13 +15,25 @@ from torch import Tensor
 from infosam.data.prompts import Prompts
 
 
+class Tokens(NamedTuple):
+    """What the relation module reads; B images, D decoder channels, L tokens of the image grid."""
+
+    mask_token: Tensor  # (B, 1, D): the single-mask token after the two-way transformer
+    features: Tensor  # (B, L, D): image embedding after the neck, row by row
+
+
 class SamOutput(NamedTuple):
-    """What one forward returns; B images, D decoder channels, L tokens of the image grid."""
+    """What one forward returns; letters as in `Tokens`."""
 
     logits: Tensor  # (B, 1, h, w), h = w = a quarter of the canvas for patch 16; foreground where > 0
-    mask_token: Tensor  # (B, 1, D): the single-mask token after the two-way transformer
+    mask_token: Tensor
     predicted_iou: Tensor  # (B, 1): stale after tuning with the structure loss, so never rank masks by it
-    features: Tensor  # (B, L, D): image embedding after the neck, row by row
+    features: Tensor
+
+    @property
+    def tokens(self) -> Tokens:
+        """The part that relations are made of."""
+        return Tokens(self.mask_token, self.features)
 
 
 def forward(sam: Sam, images: Tensor, prompts: Prompts) -> SamOutput:
@@ -31,14 +43,23 @@ def forward(sam: Sam, images: Tensor, prompts: Prompts) -> SamOutput:
 
 def decode(sam: Sam, embeddings: Tensor, prompts: Prompts) -> SamOutput:
     """Masks from image embeddings (B, D, h, w) and B prompt sets; token 0 of the decoder, as for one mask."""
-    sparse = embed_prompts(sam.prompt_encoder, prompts)
-    logits, tokens, predicted_iou = decode_tokens(sam.mask_decoder, sam.prompt_encoder, embeddings, sparse)
-    return SamOutput(
-        logits=logits[:, :1],
-        mask_token=tokens[:, :1],
-        predicted_iou=predicted_iou[:, :1],
-        features=embeddings.flatten(2).transpose(1, 2),
-    )
+    decoder = sam.mask_decoder
+    attended, source = _attend(sam, embeddings, prompts)
+    logits = _masks(decoder, attended, source, 1)
+    mask_token, features = _tokens(attended, embeddings)
+    return SamOutput(logits, mask_token, decoder.iou_prediction_head(attended[:, 0])[:, :1], features)
+
+
+def decode_tokens(sam: Sam, embeddings: Tensor, prompts: Prompts) -> Tokens:
+    """As `decode` without the masks, which cost most of it."""
+    return _tokens(_attend(sam, embeddings, prompts)[0], embeddings)
+
+
+def decode_all(sam: Sam, embeddings: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
+    """All masks the decoder knows: logits (B, 4, 4h, 4w) and predicted IoU (B, 4)."""
+    decoder = sam.mask_decoder
+    attended, source = _attend(sam, embeddings, prompts)
+    return _masks(decoder, attended, source, decoder.num_mask_tokens), decoder.iou_prediction_head(attended[:, 0])
 
 
 def embed_prompts(encoder: PromptEncoder, prompts: Prompts) -> Tensor:
@@ -51,19 +72,27 @@ def embed_prompts(encoder: PromptEncoder, prompts: Prompts) -> Tensor:
     return torch.where(padding, encoder.not_a_point_embed.weight, embedded + kinds[labels.clamp(min=0)])
 
 
-def decode_tokens(
-    decoder: MaskDecoder, encoder: PromptEncoder, embeddings: Tensor, sparse: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """All mask tokens of a batch: logits (B, 4, 4h, 4w), tokens (B, 4, D), predicted IoU (B, 4)."""
-    batch, channels, height, width = embeddings.shape
+def _attend(sam: Sam, embeddings: Tensor, prompts: Prompts) -> tuple[Tensor, Tensor]:
+    """The two-way transformer: tokens (B, 5 + N, D), the first for IoU and the next four for masks, and the image
+    (B, D, h, w)."""
+    decoder, encoder = sam.mask_decoder, sam.prompt_encoder
+    batch = embeddings.shape[0]
     learned = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([learned.expand(batch, -1, -1), sparse], dim=1)
+    tokens = torch.cat([learned.expand(batch, -1, -1), embed_prompts(encoder, prompts)], dim=1)
     source = embeddings + encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
     with torch.autocast(embeddings.device.type, enabled=False):
         position = encoder.get_dense_pe().expand(batch, -1, -1, -1)
     attended, source = decoder.transformer(source, position, tokens)
-    mask_tokens = attended[:, 1 : 1 + decoder.num_mask_tokens]
-    upscaled = decoder.output_upscaling(source.transpose(1, 2).reshape(batch, channels, height, width))
-    weights = torch.stack([mlp(mask_tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1)
-    logits = torch.einsum("bkc,bchw->bkhw", weights, upscaled)
-    return logits, mask_tokens, decoder.iou_prediction_head(attended[:, 0])
+    return attended, source.transpose(1, 2).reshape(embeddings.shape)
+
+
+def _masks(decoder: MaskDecoder, attended: Tensor, source: Tensor, count: int) -> Tensor:
+    """Logits (B, count, 4h, 4w) of the first `count` mask tokens."""
+    upscaled = decoder.output_upscaling(source)
+    networks = decoder.output_hypernetworks_mlps[:count]
+    weights = torch.stack([mlp(attended[:, 1 + i]) for i, mlp in enumerate(networks)], dim=1)
+    return torch.einsum("bkc,bchw->bkhw", weights, upscaled)
+
+
+def _tokens(attended: Tensor, embeddings: Tensor) -> Tokens:
+    return Tokens(mask_token=attended[:, 1:2], features=embeddings.flatten(2).transpose(1, 2))

@@ -69,7 +69,7 @@ def configured(**groups: dict[str, Any]) -> RunConfig:
     settings: dict[str, dict[str, Any]] = {
         "model": {"image_px": IMAGE_PX},
         "peft": {"kind": "lora", "rank": 2},
-        "train": {"epochs": 2, "batch_size": 2, "device": "cpu"},
+        "train": {"epochs": 2, "batch_size": 2, "device": "cpu", "precision": "float32"},  # the same on any CPU
     }
     for name, changes in groups.items():
         own = settings.get(name, {})

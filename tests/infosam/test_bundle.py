@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from infosam.bundle import Bundle, export_bundle, read_bundle, restore
+from infosam.bundle import Bundle, copy_bundle, export_bundle, read_bundle, restore
 from infosam.config import RunConfig
 from infosam.errors import BundleError, BundleMismatch, ConfigError
 from infosam.training import Materials, train
@@ -156,6 +156,46 @@ class TestRead:
         opened = read_bundle(bundle)
         assert opened.model() == opened.config.model
         assert opened.model(Path("here.pth")).checkpoint == Path("here.pth")
+
+    @pytest.mark.parametrize(
+        "name", ["../rest.safetensors", "/etc/rest.json", "run.py", "peft\\..\\x.json", "weights.bin"]
+    )
+    def test_a_card_that_names_what_is_no_part_of_a_bundle(self, bundle: Path, name: str) -> None:
+        change_card(bundle, files={name: "0" * 64})
+        with pytest.raises(BundleError, match="a bundle is JSON and safetensors in its own folder"):
+            read_bundle(bundle)
+
+
+class TestCopy:
+    def test_what_the_card_names_and_nothing_else(self, bundle: Path, tmp_path: Path) -> None:
+        (bundle / "run.py").write_text("print('hello')")
+        out = copy_bundle(bundle, tmp_path / "copy")
+        assert read_bundle(out).card == read_bundle(bundle).card
+        assert sorted(path.name for path in out.iterdir()) == ["card.json", "peft", "rest.safetensors"]
+
+    def test_another_bundle_is_replaced(self, bundle: Path, tmp_path: Path) -> None:
+        out = copy_bundle(bundle, tmp_path / "copy")
+        (out / "left over").write_bytes(b"")
+        copy_bundle(bundle, out)
+        assert not (out / "left over").exists()
+
+    def test_a_broken_one_changes_nothing(self, bundle: Path, tmp_path: Path) -> None:
+        out = copy_bundle(bundle, tmp_path / "copy")
+        (bundle / "rest.safetensors").unlink()
+        with pytest.raises(BundleError, match="missing"):
+            copy_bundle(bundle, out)
+        read_bundle(out)
+
+    @pytest.mark.parametrize("is_file", [False, True])
+    def test_what_is_no_bundle_is_left_alone(self, bundle: Path, tmp_path: Path, is_file: bool) -> None:
+        out = tmp_path / "thesis"
+        if is_file:
+            out.write_text("all of it")
+        else:
+            out.mkdir()
+            (out / "thesis.tex").write_text("all of it")
+        with pytest.raises(BundleError, match="no adapter bundle, so it is left alone"):
+            copy_bundle(bundle, out)
 
 
 class TestRestore:

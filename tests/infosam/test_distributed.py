@@ -62,6 +62,7 @@ def first_step(**groups: Any) -> dict[str, Any]:
             },
             id="all-terms-augmented",
         ),
+        pytest.param({"train": {"accumulate": 2}, "peft": {"kind": "lora", "rank": 2}}, id="infosam-in-parts"),
     ],
 )
 def test_two_processes_do_what_one_does(

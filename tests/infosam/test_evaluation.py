@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from infosam.evaluation import (
     PROMPTS,
     EvaluationTable,
     Prompt,
+    adapter_dice,
     choose_device,
     evaluate_bundle,
     mean_scores,
@@ -76,6 +79,27 @@ class TestTable:
         for prompt in PROMPTS:
             best = table.best_trivial(prompt)
             assert best.dice == max(table.row(name, prompt).dice for name in TRIVIAL)
+
+    def test_dice_per_image(self, table: EvaluationTable, bundle: Path, spores: Path) -> None:
+        for prompt in PROMPTS:
+            dice = table.dice("adapter", prompt)
+            assert dice.tolist() == [image["dice"] for image in table.per_image["adapter", prompt]]
+            alone = adapter_dice(bundle, spores, "val", prompt, device="cpu")
+            np.testing.assert_allclose(alone, dice, atol=1e-6)
+
+    def test_a_bundle_sees_pictures_as_it_was_trained(self, bundle: Path, spores: Path, tmp_path: Path) -> None:
+        """As the released code prepares them, they score what `infosam predict` makes of them."""
+        official = Path(shutil.copytree(bundle, tmp_path / "official"))
+        card = json.loads((official / "card.json").read_text(encoding="utf-8"))
+        card["config"]["model"]["protocol"] = "official"
+        (official / "card.json").write_text(json.dumps(card), encoding="utf-8")
+        found = adapter_dice(official, spores, "val", "none", device="cpu")
+        predictor, store = Predictor(official, device="cpu"), open_dataset(spores)
+        for row, dice in enumerate(found):
+            sample = store.read("val", row)
+            mask = torch.from_numpy(predictor.predict(sample.image))
+            assert dice == pytest.approx(metrics.dice(mask, torch.from_numpy(sample.mask)), abs=1e-3)
+        assert not np.allclose(found, adapter_dice(bundle, spores, "val", "none", device="cpu"), atol=1e-3)
 
     def test_an_unknown_row(self, table: EvaluationTable) -> None:
         with pytest.raises(KeyError, match="no row 'adaptor' with prompt 'box'"):

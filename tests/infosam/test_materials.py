@@ -1,15 +1,13 @@
-"""What runs share: loaded once, scored before any training, with a memory of the teacher's embeddings."""
+"""What runs share: loaded once, scored before any training."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-import infosam.materials
 from infosam.config import ModelConfig, RunConfig
 from infosam.data.dataset import collate
 from infosam.errors import ConfigError
@@ -34,33 +32,6 @@ class TestMaterials:
         assert (fresh.zero_shot, fresh.trivial) == ({}, {})
 
 
-class TestEmbeddings:
-    def test_a_teacher_embedding_is_a_function_of_its_image(self, materials: Materials) -> None:
-        alone = dataclasses.replace(materials, _embeddings={})
-        together = dataclasses.replace(materials, _embeddings={})
-        items = [materials.train_set[index] for index in range(4)]
-        batched = together.teacher_embeddings(collate(items))
-        for row, item in enumerate(items):
-            assert torch.equal(alone.teacher_embeddings(collate([item]))[0], batched[row])
-        assert torch.equal(together.teacher_embeddings(collate(items[::-1])), batched.flip(0))
-
-    def test_the_memory_of_embeddings_is_bounded(self, materials: Materials, monkeypatch: pytest.MonkeyPatch) -> None:
-        free = dataclasses.replace(materials, _embeddings={})
-        batch = collate([materials.train_set[index] for index in range(4)])
-        monkeypatch.setattr(infosam.materials, "EMBEDDING_CACHE_MIB", 0)
-        assert torch.equal(free.teacher_embeddings(batch), materials.teacher_embeddings(batch))
-        assert free._embeddings == {}
-
-    def test_an_altered_image_is_encoded_anew_and_forgotten(self, materials: Materials) -> None:
-        fresh = dataclasses.replace(materials, _embeddings={})
-        batch = collate([materials.train_set[0]])
-        before = fresh.teacher_embeddings(batch)
-        altered = dataclasses.replace(batch, image=batch.image.flip(3))
-        assert not torch.equal(fresh.teacher_embeddings(altered, remember=False), before)
-        assert torch.equal(fresh.teacher_embeddings(batch), before)
-        assert len(fresh._embeddings) == 1
-
-
 class TestTeacher:
     def test_without_one_the_base_teaches(self, materials: Materials) -> None:
         assert materials.teacher is materials.base
@@ -73,8 +44,9 @@ class TestTeacher:
         made = load_materials(model, spores, device="cpu", baselines=False)
         assert made.teacher.sha256 != made.base.sha256
         batch = collate([made.train_set[0]])
-        expected = made.teacher.sam.image_encoder(batch.image)
-        assert torch.equal(made.teacher_embeddings(batch), expected)
+        with torch.no_grad():
+            expected = made.teacher.sam.image_encoder(batch.image)
+        assert torch.equal(made.teacher_encodings.of(batch, block=None, dtype="float32"), expected)
 
     def test_one_of_another_shape_is_refused(self, spores: Path) -> None:
         model = ModelConfig.model_validate({"image_px": 64, "teacher": {"name": "vit_b"}})

@@ -15,14 +15,14 @@ from infosam.data.prompts import frame_prompt
 from infosam.information import entropy, gram, mutual_information
 from infosam.materials import Materials
 from infosam.objective import Objective, objective
-from infosam.sam.forward import SamOutput, forward
+from infosam.sam.forward import SamOutput, Tokens, forward
 from infosam.student import Student, build_student
 
 Configure = Callable[..., RunConfig]
 
 
 @pytest.fixture(scope="module")
-def outputs(materials: Materials, configure: Configure) -> tuple[Student, SamOutput, SamOutput, torch.Tensor]:
+def outputs(materials: Materials, configure: Configure) -> tuple[Student, SamOutput, Tokens, torch.Tensor]:
     """A student away from its start, what it and its teacher say of three images, and the masks."""
     batch = collate([materials.train_set[index] for index in range(3)])
     prompts = frame_prompt(batch.resized_hw)
@@ -30,7 +30,7 @@ def outputs(materials: Materials, configure: Configure) -> tuple[Student, SamOut
     with torch.no_grad():
         teacher = forward(materials.base.sam, batch.image, prompts)
         output = forward(student.sam, batch.image, prompts)
-    return student, output, teacher, batch.mask
+    return student, output, teacher.tokens, batch.mask
 
 
 def compute(outputs: Any, config: RunConfig) -> Objective:

@@ -35,6 +35,13 @@ def test_nothing_said_is_the_frame_as_box(predictor: Predictor) -> None:
     assert (predictor.predict(rgb) == framed).all()
 
 
+def test_a_mask_is_where_the_odds_are_even_or_better(predictor: Predictor) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    logits = predictor.logits(rgb)
+    assert (logits.shape, logits.dtype) == ((40, 60), np.float32)
+    assert (predictor.predict(rgb) == (logits > 0)).all()
+
+
 def test_a_prompt_outside_is_refused(predictor: Predictor) -> None:
     with pytest.raises(DataError, match=r"\(61, 3\) lies outside the image of 60 x 40 px"):
         predictor.predict(np.zeros((40, 60, 3), np.uint8), ImagePrompt(points=((61, 3, 1),)))

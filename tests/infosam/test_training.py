@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import infosam.training
-from infosam.config import ModelConfig, RunConfig
+from infosam.config import ModelConfig, RunConfig, TrainConfig
 from infosam.errors import ConfigError, DataError, Diverged
+from infosam.frozen import FrozenEncodings
 from infosam.objective import Objective
 from infosam.run_state import RunState, checkpoints
 from infosam.student import build_student
@@ -27,6 +28,7 @@ from infosam.training import (
     load_materials,
     steps_per_epoch,
     train,
+    uses_bf16,
 )
 
 Configure = Callable[..., RunConfig]
@@ -141,7 +143,8 @@ class TestResume:
         run = train(config, materials, checkpoint_dir=tmp_path)
         begun = [next(run) for _ in range(stop)]
         run.close()
-        rest = list(train(config, materials, checkpoint_dir=tmp_path))
+        again, *rest = train(config, materials, checkpoint_dir=tmp_path)
+        assert again == begun[-1]
         assert [report.epoch for report in rest] == list(range(stop + 1, 4))
         assert [numbers(report) for report in [*begun, *rest]] == [numbers(report) for report in whole[0]]
         assert [report.is_best for report in [*begun, *rest]] == [report.is_best for report in whole[0]]
@@ -154,12 +157,12 @@ class TestResume:
         config = configure(info={"compression": 0, "distillation": 0}, optim={"weight_decay": 0.01})
         *_, expected = train(config, materials, checkpoint_dir=tmp_path / "whole")
         next(train(config, materials, checkpoint_dir=tmp_path / "parts"))
-        (found,) = train(config, materials, checkpoint_dir=tmp_path / "parts")
+        _, found = train(config, materials, checkpoint_dir=tmp_path / "parts")
         assert numbers(found) == numbers(expected)
         assert_same(tensors(found.checkpoint), tensors(expected.checkpoint))
 
     def test_a_finished_run_is_finished(self, whole: Any, materials: Materials, configure: Configure) -> None:
-        assert list(train(configure(train={"epochs": 3}), materials, checkpoint_dir=whole[2])) == []
+        assert list(train(configure(train={"epochs": 3}), materials, checkpoint_dir=whole[2])) == [whole[0][-1]]
 
     def test_a_torn_checkpoint_is_ignored(
         self, whole: Any, materials: Materials, configure: Configure, tmp_path: Path
@@ -169,7 +172,9 @@ class TestResume:
         torn = tmp_path / "epoch-0002.part"
         torn.mkdir()
         (torn / "student.safetensors").write_bytes(b"half of it")
-        second = next(train(config, materials, checkpoint_dir=tmp_path))
+        run = train(config, materials, checkpoint_dir=tmp_path)
+        assert next(run).epoch == 1
+        second = next(run)
         assert numbers(second) == numbers(whole[0][1])
         assert not torn.exists()
 
@@ -237,6 +242,45 @@ class TestIsolation:
         assert numbers(first) == numbers(whole[0][0])
 
 
+class TestPrecision:
+    @pytest.mark.parametrize(("amx", "expected"), [(True, True), (False, False)])
+    def test_auto_asks_the_processor(self, monkeypatch: pytest.MonkeyPatch, amx: bool, expected: bool) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+        assert uses_bf16(TrainConfig(), torch.device("cpu")) is expected
+        assert uses_bf16(TrainConfig(), torch.device("cuda"))
+
+    def test_what_is_asked_for_counts(self) -> None:
+        assert uses_bf16(TrainConfig(precision="bf16"), torch.device("cpu"))
+        assert not uses_bf16(TrainConfig(precision="float32"), torch.device("cuda"))
+
+
+class TestFrozenPrefix:
+    @pytest.mark.parametrize("kind", ["lora", "decoder"])
+    def test_it_changes_nothing_but_rounding(self, materials: Materials, configure: Configure, kind: str) -> None:
+        peft = {"kind": kind, "first_block": 3} if kind == "lora" else {"kind": kind}
+        runs = []
+        for cache in ({"dtype": "float32", "prefix": True}, {"dtype": "float32", "prefix": False}):
+            runs.append(list(train(configure(train={"epochs": 1}, peft=peft, cache=cache), materials))[-1].values)
+        known, computed = runs
+        for name in ("loss/total", "val/dice"):
+            assert known[name] == pytest.approx(computed[name], rel=1e-4), name
+
+    def test_augmented_images_are_encoded_anew(
+        self, materials: Materials, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[bool] = []
+        original = FrozenEncodings.of
+
+        def watched(self: FrozenEncodings, *arguments: Any, **options: Any) -> torch.Tensor:
+            asked.append(options["remember"])
+            return original(self, *arguments, **options)
+
+        monkeypatch.setattr(FrozenEncodings, "of", watched)
+        list(train(configure(train={"epochs": 1}, augment={"flip": 0.5}), materials))
+        assert asked
+        assert not any(asked)
+
+
 class TestPlainPeft:
     def test_without_information_terms_the_teacher_is_not_asked(
         self, materials: Materials, configure: Configure, monkeypatch: pytest.MonkeyPatch
@@ -244,7 +288,7 @@ class TestPlainPeft:
         def refuse(*_: object) -> None:
             raise AssertionError("the teacher was asked")
 
-        monkeypatch.setattr(Materials, "teacher_embeddings", refuse)
+        monkeypatch.setattr(FrozenEncodings, "of", refuse)
         monkeypatch.setattr(materials.base.sam.mask_decoder.transformer, "forward", refuse)
         config = configure(train={"epochs": 1, "batch_size": 1}, info={"compression": 0, "distillation": 0})
         student = build_student(materials.base, config)  # copies the refusal as well, so the student's is restored
@@ -289,8 +333,8 @@ class TestFailures:
     ) -> None:
         original = infosam.training.objective
 
-        def steep(*arguments: Any) -> Objective:
-            result = original(*arguments)
+        def steep(*arguments: Any, **options: Any) -> Objective:
+            result = original(*arguments, **options)
             logits = arguments[2].logits
             return result._replace(total=result.total + (logits - logits.detach()).sqrt().sum())  # a root at 0
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from infosam.data.prompts import Prompts
 from infosam.sam.architectures import architecture, build_sam
-from infosam.sam.forward import SamOutput, decode, decode_tokens, embed_prompts, forward
+from infosam.sam.forward import SamOutput, decode, decode_all, decode_tokens, embed_prompts, forward
 
 BOXES = torch.tensor([[4.0, 6.0, 40.0, 50.0], [0.0, 0.0, 63.0, 63.0], [10.5, 20.25, 30.0, 31.0]])
 POINTS = torch.tensor([[[12.0, 30.0]], [[0.0, 63.0]], [[33.3, 7.5]]])
@@ -107,8 +107,7 @@ def test_all_mask_tokens_equal_the_package(sam: Sam, images: Tensor) -> None:
     prompts = Prompts(points=BOXES.view(3, 2, 2), labels=torch.tensor([[2, 3]] * 3))
     sparse = embed_prompts(sam.prompt_encoder, prompts)
     embeddings = sam.image_encoder(images)
-    logits, tokens, predicted_iou = decode_tokens(sam.mask_decoder, sam.prompt_encoder, embeddings, sparse)
-    assert tokens.shape == (3, 4, 128)
+    logits, predicted_iou = decode_all(sam, embeddings, prompts)
     own_sparse, dense = sam.prompt_encoder(points=None, boxes=BOXES, masks=None)
     torch.testing.assert_close(sparse, own_sparse)
     for i in range(3):
@@ -130,6 +129,8 @@ def test_the_output_says_what_it_is(sam: Sam, images: Tensor) -> None:
     embeddings = sam.image_encoder(images)
     assert torch.equal(output.features[:, 8 * 2 + 5], embeddings[:, :, 2, 5])  # row by row
     assert torch.equal(decode(sam, embeddings, prompts).logits, output.logits)
+    for alone, beside in zip(decode_tokens(sam, embeddings, prompts), output.tokens, strict=True):
+        assert torch.equal(alone, beside)
 
 
 def test_gradients_reach_the_token(sam: Sam, images: Tensor) -> None:

@@ -1,0 +1,37 @@
+"""SAM's image encoder in two parts, so that blocks nobody trains need not run again for an image seen before.
+
+Letters in shapes: B images, S side of the canvas, (h, w) image tokens, C channels of the encoder, D of the decoder.
+"""
+
+from __future__ import annotations
+
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+def encode(encoder: ImageEncoderViT, x: Tensor, *, start: int = 0, recompute: bool = False) -> Tensor:
+    """Image embeddings (B, D, h, w), as the package's own forward.
+
+    `x`: images (B, 3, S, S), or with `start` > 0 what `enter_block` gave for that block. `recompute` keeps the input of
+    each block only and computes the rest again on the way back (Chen et al. 2016): the memory of one block instead of
+    all, for about a third more time; the gradients are the same."""
+    if start == 0:
+        x = _patches(encoder, x)
+    for block in encoder.blocks[start:]:
+        x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+    embeddings: Tensor = encoder.neck(x.permute(0, 3, 1, 2))
+    return embeddings
+
+
+def enter_block(encoder: ImageEncoderViT, images: Tensor, number: int) -> Tensor:
+    """The input (B, h, w, C) of block `number` for `images` (B, 3, S, S)."""
+    x = _patches(encoder, images)
+    for block in encoder.blocks[:number]:
+        x = block(x)
+    return x
+
+
+def _patches(encoder: ImageEncoderViT, images: Tensor) -> Tensor:
+    x: Tensor = encoder.patch_embed(images)
+    return x if encoder.pos_embed is None else x + encoder.pos_embed

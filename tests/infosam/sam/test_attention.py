@@ -1,0 +1,85 @@
+"""The fused attention gives what segment_anything's own gives: values, gradients, windows, copies and saved weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from segment_anything.modeling.image_encoder import Attention
+from torch import Tensor
+
+from infosam.sam.architectures import architecture, build_sam
+from infosam.sam.attention import FusedAttention, position_codes
+
+
+def pair(height: int, width: int, *, relative: bool = True, heads: int = 3) -> tuple[Attention, Attention]:
+    """The package's attention over a grid, and ours with the same weights."""
+    torch.manual_seed(0)
+    plain = Attention(24, heads, qkv_bias=True, use_rel_pos=relative, input_size=(height, width))
+    with torch.no_grad():
+        for parameter in plain.parameters():
+            parameter.normal_(0, 0.3)
+    fused = copy.deepcopy(plain)
+    fused.__class__ = FusedAttention
+    return plain, fused
+
+
+def grid(height: int, width: int) -> Tensor:
+    return torch.randn(2, height, width, 24, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (7, 5), (1, 9), (14, 14)])
+@pytest.mark.parametrize("relative", [True, False])
+def test_values_with_and_without_gradients(height: int, width: int, relative: bool) -> None:
+    plain, fused = pair(height, width, relative=relative)
+    expected, given = plain(grid(height, width)), fused(grid(height, width))
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(grid(height, width)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_of_input_and_of_every_parameter() -> None:
+    plain, fused = pair(6, 5)
+    gradients = []
+    for attention in (plain, fused):
+        x = grid(6, 5).requires_grad_()
+        attention(x).square().sum().backward()
+        gradients.append({"x": x.grad, **{name: parameter.grad for name, parameter in attention.named_parameters()}})
+    for name, expected in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], expected, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_autocast_stays_close() -> None:
+    plain, fused = pair(6, 5)
+    expected = plain(grid(6, 5))
+    with torch.autocast("cpu", torch.bfloat16):
+        given = fused(grid(6, 5))
+    assert given.dtype == torch.bfloat16
+    assert (given.float() - expected).norm() / expected.norm() < 0.02
+
+
+def test_every_token_knows_its_row_and_column() -> None:
+    codes = position_codes(2, 3, torch.float32, torch.device("cpu"))
+    assert codes.argmax(dim=1).tolist() == [0, 0, 0, 1, 1, 1]
+    assert codes[:, 2:].argmax(dim=1).tolist() == [0, 1, 2, 0, 1, 2]
+    assert (codes.sum(dim=1) == 2).all()
+
+
+def test_all_blocks_of_a_built_sam_and_of_its_copies_are_fused() -> None:
+    sam = build_sam(architecture("vit_nano", 64))
+    for encoder in (sam.image_encoder, copy.deepcopy(sam.image_encoder)):
+        assert all(isinstance(block.attn, FusedAttention) for block in encoder.blocks)
+
+
+@torch.no_grad()
+def test_an_encoder_with_padded_windows_equals_the_packages() -> None:
+    sam = build_sam(architecture("vit_nano", 96))  # 12 tokens a side, windows of 8
+    generator = torch.Generator().manual_seed(0)
+    for parameter in sam.parameters():
+        parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
+    plain = copy.deepcopy(sam.image_encoder)
+    for block in plain.blocks:
+        block.attn.__class__ = Attention
+    image = torch.randn(1, 3, 96, 96, generator=generator)
+    torch.testing.assert_close(sam.image_encoder(image), plain(image), rtol=1e-4, atol=1e-4)
