@@ -3,43 +3,58 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from tune.events import EpochReported, Event, Listener, TrialEnded, TrialRetried, TrialStarted
+from tune.events import EpochReported, Event, Listener, StopReason, TrialEnded, TrialRetried, TrialStarted
+from tune.ledger import Ledger
 from tune.worker import Failure, Report
 
 
 class EventCallback(tune.Callback):
-    """Tells every listener what happens to the trials of a sweep."""
+    """Tells the ledger, then every listener, what happens to the trials of a sweep.
 
-    def __init__(self, listeners: Sequence[Listener]) -> None:
-        self._listeners = list(listeners)
+    Args:
+        ledger: with what earlier drivers of the sweep told, so that nothing is told twice.
+        listeners: in order; the log belongs first.
+        reason: why a trial was stopped before its last epoch, by its id.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        listeners: Sequence[Listener],
+        reason: Callable[[str], StopReason] = lambda trial_id: "early_stopped",
+    ) -> None:
+        self._ledger = ledger
+        self._reason = reason
+        self._listeners: list[Listener] = [ledger, *listeners]
         self._ids: dict[str, str] = {}
         self._last: dict[str, Report | Failure] = {}
-        self.ended: set[str] = set()
+        self.disk_full: str | None = None  # what a trial said that could not keep its checkpoint
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial got a slot; again after its slot was replaced, which is told as a retry already."""
         if trial.trial_id not in self._ids:
             self._ids[trial.trial_id] = trial.config["trial"]
-            self._tell(TrialStarted(trial_id=trial.config["trial"], values=trial.config["values"]))
+            self.tell(TrialStarted(trial_id=trial.config["trial"], values=trial.config["values"]))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """An epoch, or the message that the trial failed."""
         report = result.get("report")
-        before = self._last.get(trial.trial_id)
         if report is None:
             return
         self._last[trial.trial_id] = report
-        repeated = isinstance(before, Report) and isinstance(report, Report) and before.epoch == report.epoch
-        if isinstance(report, Report) and not repeated:
-            self._tell(
+        if isinstance(report, Failure) and report.disk_full:
+            self.disk_full = report.error
+        # A trial that lost its process or its driver begins with the epoch of its checkpoint, told already or not.
+        if isinstance(report, Report) and not self._is_told(trial, report.epoch):
+            self.tell(
                 EpochReported(
                     trial_id=self._ids[trial.trial_id],
                     epoch=report.epoch,
@@ -51,18 +66,20 @@ class EventCallback(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The slot of a trial died and another will take it."""
-        self._tell(TrialRetried(trial_id=trial.config["trial"], error=_last_line(trial)))
+        self.tell(TrialRetried(trial_id=trial.config["trial"], error=_last_line(trial)))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The regular end: all epochs, stopped by the scheduler, failed alone, or cut off with the sweep."""
         report = self._last.get(trial.trial_id)
         trial_id = trial.config["trial"]
+        if isinstance(report, Failure) and report.disk_full:
+            return  # not its fault, and no other would fare better: the sweep is cut off and goes on later
         if isinstance(report, Failure):
             end = TrialEnded(trial_id=trial_id, state="FAILED", reason="error", error=report.error, trace=report.trace)
         elif isinstance(report, Report) and report.completed:
             end = TrialEnded(trial_id=trial_id, state="FINISHED", reason="completed")
         elif (trial.last_result or {}).get("done"):
-            end = TrialEnded(trial_id=trial_id, state="KILLED", reason="early_stopped")
+            end = TrialEnded(trial_id=trial_id, state="KILLED", reason=self._reason(trial_id))
         else:
             end = TrialEnded(trial_id=trial_id, state="KILLED", reason="user")
         self._end(trial, end)
@@ -80,25 +97,27 @@ class EventCallback(tune.Callback):
             ),
         )
 
-    def end_rest(self) -> None:
-        """After the sweep, however it ended: trials that are still open were cut off by the user."""
-        for trial_id in self._ids.values():
-            if trial_id not in self.ended:
-                self.ended.add(trial_id)
-                self._tell(TrialEnded(trial_id=trial_id, state="KILLED", reason="user"))
+    def end_rest(self, reason: StopReason = "user") -> None:
+        """After the search, however it ended: trials that are open, if only from an earlier driver, are cut off."""
+        for trial in list(self._ledger.trials.values()):
+            if trial.end is None:
+                self.tell(TrialEnded(trial_id=trial.trial_id, state="KILLED", reason=reason))
 
     def __getstate__(self) -> dict[str, Any]:
         """Listeners hold files and threads; a pickled copy of this callback is silent."""
-        return {**self.__dict__, "_listeners": []}
+        return {**self.__dict__, "_ledger": None, "_listeners": [], "_reason": None}
+
+    def _is_told(self, trial: Any, epoch: int) -> bool:
+        return any(one.epoch == epoch for one in self._ledger.trials[trial.config["trial"]].epochs)
 
     def _end(self, trial: Any, end: TrialEnded) -> None:
         if trial.trial_id not in self._ids:  # it never started: nothing to close
             return
-        if end.trial_id not in self.ended:
-            self.ended.add(end.trial_id)
-            self._tell(end)
+        if self._ledger.trials[end.trial_id].end is None:
+            self.tell(end)
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        """Passes an event on; nothing that a listener does wrong gets out."""
         for listener in self._listeners:
             try:
                 listener(event)

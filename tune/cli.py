@@ -1,21 +1,28 @@
-"""The commands of the search: `infosam sweep | demo | ui | champions list`. Heavy imports wait until needed."""
+"""The commands of the search: `infosam sweep | calibrate | demo | ui | champions`. Heavy imports wait until needed."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from infosam.config import read_yaml
 from infosam.errors import UserError
+from tune.calibrate import CALIBRATE_HELP, calibrate
+from tune.champions.commands import champions_app
 from tune.config import SweepConfig, load_sweep_config, parse_sweep_config
+from tune.console import wide_console
+from tune.default_command import DEFAULT, WithDefault
 from tune.home import Home, find_home
+from tune.prune import prune_command
+from tune.sweep_init import INIT_HELP, init
+from tune.sync import sync
 
 if TYPE_CHECKING:
     from tune.results import SweepOutcome
@@ -24,7 +31,6 @@ EXIT_INTERRUPTED = 130
 DEMO_DOMAIN = "spores"
 DEMO_SEED = 0
 DEMO_IMAGES = {"train": 32, "val": 16, "test": 16}
-PIPE_WIDTH = 140
 
 SWEEP_HELP = """Search for the best adapter of a domain.
 
@@ -35,26 +41,54 @@ Trials run on Ray: on this machine, or on the cluster that RAY_ADDRESS names. Ea
 trial by validation is scored once on the test images and becomes the domain's champion if it beats the untuned model,
 the trivial baselines and the champion so far.
 
-Example: infosam sweep default data=data/polyp search.trials=8"""
+Ctrl-C ends it with what was found so far. `infosam sweep --resume NAME` goes on with a sweep that was cut off, or whose
+machine died: finished trials are kept, the others go on from their checkpoints. Only `resources.*` may change then.
 
-champions_app = typer.Typer(help="The best adapter of each domain.", no_args_is_help=True)
+`infosam sweep init` writes a CONFIG file by asking; all options are at `infosam sweep run --help`.
+
+Example: infosam sweep default data=data/polyp search.trials=8"""
 
 
 def register(app: typer.Typer) -> None:
     """Hangs the commands on the root application."""
-    app.command("sweep", help=SWEEP_HELP, rich_help_panel="Use")(sweep)
+    sweeps = typer.Typer(cls=WithDefault, no_args_is_help=True)
+    sweeps.command(DEFAULT, help=SWEEP_HELP)(sweep)
+    sweeps.command("init", help=INIT_HELP)(init)
+    app.add_typer(sweeps, name="sweep", help=SWEEP_HELP, rich_help_panel="Use")
+    app.command("calibrate", help=CALIBRATE_HELP, rich_help_panel="Use")(calibrate)
     app.command("demo", rich_help_panel="Use")(demo)
     app.command("ui", rich_help_panel="Use")(ui)
     app.add_typer(champions_app, name="champions", rich_help_panel="Use")
+    app.command("prune", rich_help_panel="Use")(prune_command)
+    app.command("sync", rich_help_panel="Use")(sync)
 
 
 def sweep(
     context: typer.Context,
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file of a sweep, or `default`.")],
+    config: Annotated[
+        str | None, typer.Argument(metavar="CONFIG", help="YAML file of a sweep, or `default`; none with --resume.")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[a.b=c]...", help="Changed settings.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, take a step on one worker and print the plan only.")
+    ] = False,
+    resume_name: Annotated[
+        str | None,
+        typer.Option("--resume", metavar="NAME", help="Go on with the sweep of this name, or in this folder."),
+    ] = None,
 ) -> None:
-    path = shipped("default") if config == "default" and not Path(config).exists() else Path(config)
-    run(load_sweep_config(path, overrides or []), verbose=_verbose(context))
+    if resume_name is not None:
+        if dry_run:
+            raise UserError("--dry-run plans a new sweep; it does not go with --resume")
+        resume(resume_name, [*([config] if config else []), *(overrides or [])], verbose=_verbose(context))
+        return
+    if config is None:
+        raise UserError("name the YAML file of a sweep, or `default`: infosam sweep default data=DIR")
+    settings = named_config(config, overrides or [])
+    if dry_run:
+        plan(settings, verbose=_verbose(context))
+    else:
+        run(settings, verbose=_verbose(context))
 
 
 def demo(
@@ -105,49 +139,39 @@ def ui_arguments(home: Home, port: int) -> list[str]:
     ]
 
 
-@champions_app.command("list")
-def list_champions() -> None:
-    """Show every domain that has a champion, with its validation and how it came about."""
-    from tune.champions import champions
+def plan(config: SweepConfig, *, verbose: bool = False, address: str | None = None) -> None:
+    """Prints what a sweep would do and take. Raises as `tune.dry_run.dry_run`."""
+    from tune.dry_run import dry_run
 
-    found = champions()
-    console = wide_console()
-    if not found:
-        console.print("No domain has a champion yet; run `infosam sweep`.")
-        return
-    table = Table("domain", "version", "val Dice box", "no prompt", "sweep", "trial")
-    table.add_column("bundle", overflow="fold")
-    for champion in found:
-        tags = champion.tags
-        scores = (f"{float(tags[key]):.3f}" if key in tags else "-" for key in ("val/box/dice", "val/none/dice"))
-        table.add_row(
-            champion.domain,
-            champion.version,
-            *scores,
-            tags.get("sweep_id", "-"),
-            tags.get("trial_id", "-"),
-            champion.source,
-        )
-    console.print(table)
+    dry_run(config, home=find_home(), console=wide_console(), address=address, verbose=verbose)
 
 
 def run(config: SweepConfig, *, verbose: bool = False, address: str | None = None) -> SweepOutcome:
     """Runs a sweep and prints its result. Raises as `run_sweep`; ends with 130 after Ctrl-C."""
-    from tune.results import show_outcome
     from tune.runner import run_sweep
 
     console = wide_console()
-    outcome = run_sweep(config, home=find_home(), console=console, address=address, verbose=verbose)
+    return _shown(run_sweep(config, home=find_home(), console=console, address=address, verbose=verbose), console)
+
+
+def resume(name: str, overrides: Sequence[str], *, verbose: bool = False, address: str | None = None) -> SweepOutcome:
+    """Goes on with a sweep and prints its result. Raises as `resume_sweep`; ends with 130 after Ctrl-C."""
+    from tune.runner import resume_sweep
+
+    console = wide_console()
+    outcome = resume_sweep(
+        name, home=find_home(), console=console, overrides=overrides, address=address, verbose=verbose
+    )
+    return _shown(outcome, console)
+
+
+def _shown(outcome: SweepOutcome, console: Console) -> SweepOutcome:
+    from tune.results import show_outcome
+
     show_outcome(console, outcome)
     if outcome.interrupted:
         raise typer.Exit(EXIT_INTERRUPTED)
     return outcome
-
-
-def wide_console() -> Console:
-    """Output that keeps its tables readable in a file or pipe, where there is no width to ask for."""
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=PIPE_WIDTH)
 
 
 def make_demo_data(home: Home, console: Console) -> Path:
@@ -162,6 +186,12 @@ def make_demo_data(home: Home, console: Console) -> Path:
     counts = ", ".join(f"{count} {split}" for split, count in card.counts.items())
     console.print(f"Domain {DEMO_DOMAIN}: {counts} images in {out}", highlight=False, soft_wrap=True)
     return out
+
+
+def named_config(name: str, overrides: Sequence[str]) -> SweepConfig:
+    """The sweep that CONFIG on the command line names, a file or `default`. Raises ConfigError."""
+    path = shipped("default") if name == "default" and not Path(name).exists() else Path(name)
+    return load_sweep_config(path, overrides)
 
 
 def shipped(name: str) -> Path:

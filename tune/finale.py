@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tune.champions import Challenger, Promotion, promote
-from tune.events import State
-from tune.mlflow_writer import SweepSummary
+from infosam.errors import UserError
+from tune.champions.contest import Contest
+from tune.champions.lookup import digest_of
+from tune.champions.promotion import Challenger, Promotion, promote
+from tune.events import Listener, PromotionDecided, ScoredOnTest, State, StopReason, SweepEnded
+from tune.finals_report import finals_metrics
+from tune.note import note
 from tune.plan import SweepPlan
-from tune.results import SweepOutcome, draw_overlays, gains_of, note
-from tune.tracking import Tracker, new_client
+from tune.results import SweepOutcome, draw_overlays, gains_of
+from tune.tracking import Tracker
+
+if TYPE_CHECKING:
+    from infosam.evaluation import EvaluationTable
+
+OVERLAY = "overlay.png"
+TEST_SCORES = "test.json"
+"""Beside a bundle that was scored on the test images."""
 
 
-def crown(outcome: SweepOutcome, plan: SweepPlan, materials: Any, tracker: Tracker, console: Console) -> None:
+def crown(
+    outcome: SweepOutcome, plan: SweepPlan, materials: Any, tracker: Tracker, console: Console, tell: Listener
+) -> None:
     """Fills in gains, picture and promotion of `outcome.champion`. After Ctrl-C nothing is scored on test or promoted.
 
     Args:
         materials: as `infosam.training.Materials`, with baselines.
+        tell: hears of the decision.
     """
     assert outcome.champion is not None
     assert outcome.champion.best is not None
@@ -30,20 +46,61 @@ def crown(outcome: SweepOutcome, plan: SweepPlan, materials: Any, tracker: Track
     elif outcome.interrupted:
         outcome.unregistered = "the sweep was interrupted, so its best trial was not scored on test or compared"
     else:
-        console.print("Scoring the best trial on the test images, once", style="dim")
+        if outcome.ledger.test is None:
+            console.print("Scoring the best trial on the test images, once", style="dim")
         _score_on_test(outcome, plan, materials, outcome.bundle)
-        outcome.promotion, outcome.unregistered = _promote(outcome, plan, materials, tracker)
+        if outcome.ledger.test is None:
+            tell(ScoredOnTest(trial_id=outcome.champion.trial_id))
+        outcome.promotion, outcome.unregistered = _promote(outcome, plan, outcome.bundle, tracker)
+        if outcome.promotion is not None:
+            decided = outcome.promotion
+            tell(
+                PromotionDecided(
+                    trial_id=outcome.champion.trial_id,
+                    promoted=decided.promoted,
+                    model=decided.model,
+                    version=decided.version,
+                    reasons=decided.reasons,
+                )
+            )
 
 
-def summarise(outcome: SweepOutcome, state: State) -> SweepSummary:
+def recall(outcome: SweepOutcome, plan: SweepPlan) -> None:
+    """Fills in what the end of a sweep found, from its log and folder; nothing is scored or decided again."""
+    from infosam.bundle import read_bundle
+
+    decided, champion = outcome.ledger.promotion, outcome.champion
+    outcome.protocol = plan.protocol
+    if decided is not None and decided.version is not None:
+        outcome.promotion = Promotion(
+            promoted=decided.promoted, model=decided.model, version=decided.version, reasons=tuple(decided.reasons)
+        )
+    elif outcome.ledger.end is not None:
+        outcome.unregistered = outcome.ledger.end.tags.get("promotion_reasons")
+    overlay = plan.folder / OVERLAY
+    outcome.overlay = overlay if overlay.is_file() else None
+    if champion is None or champion.best is None:
+        return
+    bundle = plan.folder / "trials" / champion.trial_id / "bundle"
+    if bundle.is_dir():
+        outcome.bundle = bundle
+        metrics = read_bundle(bundle).card["metrics"]
+        table = _kept_table(bundle)
+        outcome.gains = gains_of(champion.best.values, metrics["zero_shot"], metrics["trivial"], table)
+
+
+def summarise(outcome: SweepOutcome, state: State) -> SweepEnded:
     """What the parent run says at the end."""
-    tags = {"trials": str(len(outcome.ledger.trials)), "stop_reason": "user" if state == "KILLED" else "completed"}
+    reasons: dict[State, StopReason] = {"FINISHED": "completed", "KILLED": "user", "FAILED": "error"}
+    tags = {"trials": str(len(outcome.ledger.ranking()))}
     if state == "FAILED":
-        tags |= {"stop_reason": "error", "error": outcome.first_error or "the sweep ended early"}
+        tags["error"] = outcome.first_error or "the sweep ended early"
     metrics: dict[str, float] = {}
     if outcome.champion is not None and outcome.champion.best is not None:
         tags["best_trial"] = outcome.champion.trial_id
         metrics |= {name: value for name, value in outcome.champion.best.values.items() if name.startswith("val/")}
+    if outcome.finals is not None:
+        metrics |= finals_metrics(outcome.finals)
     for gain in outcome.gains:
         prefix = f"{gain.split}/{gain.prompt}"
         metrics |= {
@@ -57,65 +114,77 @@ def summarise(outcome: SweepOutcome, state: State) -> SweepSummary:
         tags["promotion_reasons"] = "; ".join(outcome.promotion.reasons)
     elif outcome.unregistered:
         tags |= {"promotion": "not tried", "promotion_reasons": outcome.unregistered}
-    files = (outcome.overlay,) if outcome.overlay else ()
-    return SweepSummary(state=state, note=note(outcome), tags=tags, metrics=metrics, files=files)
+    files = (outcome.overlay.name,) if outcome.overlay else ()
+    reason: StopReason = "budget" if state == "FINISHED" and outcome.ledger.budget else reasons[state]
+    return SweepEnded(state=state, reason=reason, note=note(outcome), tags=tags, metrics=metrics, files=files)
 
 
 def _score_on_test(outcome: SweepOutcome, plan: SweepPlan, materials: Any, bundle: Path) -> None:
-    from infosam.evaluation import evaluate_bundle
-
     assert outcome.champion is not None
     assert outcome.champion.best is not None
-    data, model = plan.config.data, plan.config.run.model
-    table = evaluate_bundle(bundle, data, "test", device=plan.device, checkpoint=model.checkpoint)
+    table = _test_table(plan, bundle, is_known=outcome.ledger.test is not None)
     outcome.gains = gains_of(outcome.champion.best.values, materials.zero_shot, materials.trivial, table)
-    outcome.overlay = draw_overlays(bundle, data, plan.folder / "overlay.png", model=model, device=plan.device)
+    out, model = plan.folder / OVERLAY, plan.config.run.model
+    outcome.overlay = draw_overlays(bundle, plan.config.data, out, model=model, device=plan.device)
+
+
+def _test_table(plan: SweepPlan, bundle: Path, *, is_known: bool) -> EvaluationTable:
+    """Scores on test, kept beside the bundle: a sweep that goes on after its end reads them and does not look again."""
+    from infosam.checkpoint import save_json
+    from infosam.evaluation import evaluate_bundle
+
+    kept = _kept_table(bundle)
+    if kept is not None:
+        return kept
+    if is_known:
+        raise UserError(
+            f"{bundle.with_name(TEST_SCORES)}: the best trial was scored on test before and never is twice; restore "
+            "this file"
+        )
+    checkpoint = plan.config.run.model.checkpoint
+    table = evaluate_bundle(bundle, plan.config.data, "test", device=plan.device, checkpoint=checkpoint)
+    rows = [dataclasses.asdict(row) for row in table.rows]
+    content = {"bundle": digest_of(bundle), "protocol": table.protocol, "rows": rows}
+    save_json(content, bundle.with_name(TEST_SCORES))
+    return table
+
+
+def _kept_table(bundle: Path) -> EvaluationTable | None:
+    """What was scored before, of exactly this bundle."""
+    from infosam.evaluation import EvaluationRow, EvaluationTable
+
+    file = bundle.with_name(TEST_SCORES)
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if found is None or found["bundle"] != digest_of(bundle):
+        return None
+    return EvaluationTable(found["protocol"], [EvaluationRow(**row) for row in found["rows"]], {})
 
 
 def _promote(
-    outcome: SweepOutcome, plan: SweepPlan, materials: Any, tracker: Tracker
+    outcome: SweepOutcome, plan: SweepPlan, bundle: Path, tracker: Tracker
 ) -> tuple[Promotion | None, str | None]:
     """The decision, or why there was none."""
-    from mlflow.exceptions import MlflowException
-
     champion = outcome.champion
     assert champion is not None
     assert champion.best is not None
     run_id = tracker.run_of(champion.trial_id) if tracker.flush() else None
     if run_id is None:
         return None, f"MLflow at {plan.tracking_uri} did not take the records"
+    run, best = plan.config.run, champion.best.values
+    contest = Contest(
+        data=plan.config.data, prompt=run.train.select, device=plan.device, checkpoint=run.model.checkpoint
+    )
+    # Under another protocol than the rule's a trial reports numbers that are not comparable.
+    reported = best.get(f"val/{contest.prompt}/dice") if run.model.protocol == "strict" else None
     try:
-        artifacts = new_client(plan.tracking_uri).get_run(run_id).info.artifact_uri
         challenger = Challenger(
             domain=plan.domain,
-            prompt=plan.config.run.train.select,
-            scores={key: value for key, value in champion.best.values.items() if key.startswith("val/")},
-            zero_shot=materials.zero_shot,
-            trivial=materials.trivial,
-            data_digest=plan.data_digest,
-            base_sha256=materials.base_sha256,
-            bundle_uri=f"{artifacts}/bundle",
+            bundle=bundle,
             run_id=run_id,
-            tags={
-                "sweep_id": plan.sweep_id,
-                "trial_id": champion.trial_id,
-                "seed": str(outcome.seed),
-                "protocol": plan.protocol,
-            },
+            evidence=contest.evidence(bundle, reported=reported),
         )
-        return promote(plan.tracking_uri, challenger, lambda bundle: _rescore(bundle, plan)), None
-    except MlflowException as error:
-        return None, f"MLflow refused: {error}"
-
-
-def _rescore(bundle: Path, plan: SweepPlan) -> dict[str, float]:
-    """Validation scores of another bundle on this sweep's data."""
-    from infosam.evaluation import evaluate_bundle
-
-    model = plan.config.run.model
-    table = evaluate_bundle(bundle, plan.config.data, "val", device=plan.device, checkpoint=model.checkpoint)
-    scores: dict[str, float] = {}
-    for row in table.rows:
-        if row.model == "adapter":
-            scores |= {f"val/{row.prompt}/dice": row.dice, f"val/{row.prompt}/iou": row.iou}
-    return scores
+        return promote(plan.tracking_uri, challenger, contest.rescore), None
+    except UserError as error:
+        return None, str(error)
+    except Exception as error:  # noqa: BLE001 - a store's own library may raise anything, and the result must be shown
+        return None, f"{type(error).__name__}: {error}"

@@ -5,9 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
-from tune.events import OBJECTIVE, EpochReported, Event, TrialEnded, TrialStarted
+from tune.event_log import read_events
+from tune.events import (
+    OBJECTIVE,
+    BudgetSpent,
+    EpochReported,
+    Event,
+    PromotionDecided,
+    ScoredOnTest,
+    SweepEnded,
+    SweepStarted,
+    TrialEnded,
+    TrialEvent,
+    TrialRetried,
+    TrialStarted,
+)
+from tune.trial_ids import role_of
 
 
 @dataclass
@@ -17,6 +33,7 @@ class TrialRecord:
     trial_id: str
     values: Mapping[str, Any]
     epochs: list[EpochReported] = field(default_factory=list)
+    retries: list[TrialRetried] = field(default_factory=list)
     end: TrialEnded | None = None
 
     @property
@@ -26,6 +43,11 @@ class TrialRecord:
         return max(finite, key=lambda epoch: epoch.values[OBJECTIVE], default=None)
 
     @property
+    def is_open(self) -> bool:
+        """Whether it goes on if the sweep does: it runs, its driver died, or the user cut it off."""
+        return self.end is None or self.end.reason == "user"
+
+    @property
     def score(self) -> float:
         """Objective of the best epoch; minus infinity without one."""
         best = self.best
@@ -33,27 +55,59 @@ class TrialRecord:
 
 
 class Ledger:
-    """All trials of a sweep."""
+    """A sweep and all its trials."""
 
     def __init__(self) -> None:
+        self.sweep: SweepStarted | None = None
+        self.test: ScoredOnTest | None = None
+        self.promotion: PromotionDecided | None = None
+        self.budget: str | None = None  # which one ended the search before all trials
+        self.end: SweepEnded | None = None  # None while it runs, or if its driver died
         self.trials: dict[str, TrialRecord] = {}
+
+    @classmethod
+    def replay(cls, path: Path) -> Self:
+        """The state that a log tells. Raises UserError for a damaged log."""
+        ledger = cls()
+        for event, _ in read_events(path):
+            ledger(event)
+        return ledger
 
     def __call__(self, event: Event) -> None:
         """Takes in one event. A row of an epoch already reported (after a restart) replaces the old one."""
-        if isinstance(event, TrialStarted):
-            self.trials.setdefault(event.trial_id, TrialRecord(event.trial_id, dict(event.values)))
-            return
-        trial = self.trials[event.trial_id]
+        if isinstance(event, SweepStarted):
+            self.sweep, self.end = event, None
+        elif isinstance(event, SweepEnded):
+            self.end = event
+        elif isinstance(event, ScoredOnTest):
+            self.test = event
+        elif isinstance(event, BudgetSpent):
+            self.budget = event.what
+        elif isinstance(event, PromotionDecided):
+            self.promotion = event
+        elif isinstance(event, TrialStarted):
+            trial = self.trials.setdefault(event.trial_id, TrialRecord(event.trial_id, dict(event.values)))
+            trial.end = None
+        elif isinstance(event, TrialEvent):
+            self._take(self.trials[event.trial_id], event)
+
+    def _take(self, trial: TrialRecord, event: TrialEvent) -> None:
         if isinstance(event, EpochReported):
             trial.epochs = [epoch for epoch in trial.epochs if epoch.epoch != event.epoch] + [event]
+        elif isinstance(event, TrialRetried):
+            trial.retries.append(event)
         elif isinstance(event, TrialEnded):
             trial.end = event
 
     def ranking(self) -> list[TrialRecord]:
-        """Trials by score, best first; trials without a score last."""
-        return sorted(self.trials.values(), key=lambda trial: (-trial.score, trial.trial_id))
+        """Trials of the search by score, best first; trials without a score last."""
+        searched = [trial for trial in self.trials.values() if role_of(trial.trial_id) == "trial"]
+        return sorted(searched, key=lambda trial: (-trial.score, trial.trial_id))
+
+    def contenders(self) -> list[TrialRecord]:
+        """Those of the ranking that have a score and did not fail."""
+        return [trial for trial in self.ranking() if trial.best and not (trial.end and trial.end.state == "FAILED")]
 
     def champion(self) -> TrialRecord | None:
-        """The trial with the highest objective among those that did not fail."""
-        sound = [trial for trial in self.ranking() if trial.best and not (trial.end and trial.end.state == "FAILED")]
-        return sound[0] if sound else None
+        """The trial of the search with the highest objective among those that did not fail."""
+        return next(iter(self.contenders()), None)

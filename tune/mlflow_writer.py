@@ -1,203 +1,243 @@
-"""How a sweep looks in MLflow: one parent run, one child run per trial. Plain calls, each may fail; `tracking` retries.
+"""Brings an MLflow store to the state that events tell: one parent run, one child run per trial. `tracking` retries.
 
-Only `MlflowClient` with explicit run ids: no fluent state, one `log_batch` per epoch. A run that may exist already,
-because a call failed after the server had done its work, is found again by its tags instead of being made twice."""
+The writer folds events into the wanted state of every run, and `RunStore` sends the difference. So any number of
+events taken in at once cost one request per run, and an event taken in twice costs none."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
-from tune.events import OBJECTIVE, EpochReported, Event, State, TrialEnded, TrialRetried, TrialStarted
-from tune.space import Point
+from tune.events import EpochReported, Event, SweepEnded, SweepStarted, TrialEnded, TrialEvent, TrialStarted
+from tune.ledger import Ledger, TrialRecord
+from tune.mlflow_runs import (
+    NAME_TAG,
+    PARENT_TAG,
+    dataset_inputs,
+    epoch_metrics,
+    metrics,
+    milliseconds,
+    sweep_marks,
+    sweep_tags,
+    trial_tags,
+)
+from tune.mlflow_store import Points, RunStore, StoredRun
+from tune.results_table import write_results
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PARAM_LIMIT = 6000
-TAG_LIMIT = 5000
-BATCH_PARAMS = 100
-RUNNING_NOTE = "The sweep is running; its leaderboard appears here at the end."
+RESULTS = "results.parquet"
+PARENT = ""
+"""Stands for the parent run where children go by their trial's id."""
+BUNDLE_TAG, IMAGES_TAG = "bundle_epoch", "images_epoch"
+"""Tags that say of which epoch the run holds the bundle and the pictures."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SweepFacts:
-    """What is known of a sweep before it starts."""
+class TrialFiles(Protocol):
+    """Where the files of ended trials come from. May raise anything; the run is closed without them then."""
 
-    sweep_id: str
-    domain: str
-    experiment: str
-    artifacts: Path | None  # where runs of a new experiment keep files; None: where the server says
-    settings: str  # the sweep as YAML
-    params: Mapping[str, Any]  # fixed settings by dotted path
-    tags: Mapping[str, str]  # on parent and children: data_digest, seed, protocol
+    def bundle(self, trial_id: str) -> Path | None:
+        """Folder of a trial's best bundle, None if it has none."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class SweepSummary:
-    """What the parent run says at the end."""
-
-    state: State
-    note: str  # Markdown
-    tags: Mapping[str, str] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()
+    def images(self, trial_id: str) -> Sequence[Path]:
+        """Pictures of a completed trial on the sweep's few fixed validation images, same names in every trial."""
 
 
 class MlflowWriter:
     """Writes one sweep. Not safe for several threads.
 
     Args:
-        bundle_of: the folder of a trial's best bundle, None if it has none; called once at its end.
-    """
+        client: see `tune.tracking.new_client`.
+        folder: of the sweep; files that events name lie there.
+        artifacts: where a new experiment keeps files; None: where the server says.
+        files: of ended trials.
+        known: run ids by trial that an earlier writer to this store has left."""
 
-    def __init__(self, client: MlflowClient, facts: SweepFacts, bundle_of: Callable[[str], Path | None]) -> None:
+    def __init__(
+        self,
+        client: MlflowClient,
+        *,
+        folder: Path,
+        artifacts: Path | None,
+        files: TrialFiles,
+        known: Mapping[str, str] | None = None,
+    ) -> None:
         self._client = client
-        self._facts = facts
-        self._bundle_of = bundle_of
-        self._doubtful: set[str] = set()  # keys of runs whose creation failed half-way, perhaps
-        self._open: dict[str, State] = {}
-        self._best: dict[str, float] = {}
-        self._names: dict[str, str] = {}
-        self._experiment: str | None = None
-        self.started = False
-        self.parent: str | None = None
-        self.children: dict[str, str] = {}
+        self._folder = folder
+        self._artifacts = artifacts
+        self._files = files
+        self._ledger = Ledger()
+        self._began_at: float | None = None
+        self._epochs: dict[str, list[EpochReported]] = {}
+        self._started_at: dict[str, float] = {}
+        self._driver_of: dict[str, SweepStarted] = {}  # a resumed sweep may run other code
+        self._dirty: dict[str, None] = {}  # in the order in which things happened
+        self._runs = {key: StoredRun(run_id) for key, run_id in (known or {}).items()}
+        self._searched = False
+        self._store: RunStore | None = None
+        self.settled = 0  # times that a run was brought to its wanted state
 
-    def start(self) -> None:
-        """Makes experiment and parent run; may be called again after it failed."""
-        facts = self._facts
-        self._experiment = self._experiment or self._find_experiment()
-        if self.parent is None:
-            tags = {**facts.tags, "domain": facts.domain, "mlflow.note.content": RUNNING_NOTE, "role": "sweep"}
-            self.parent = self._create("", facts.sweep_id, tags)
-        self._log_params(self.parent, facts.params)
-        self._client.log_text(self.parent, facts.settings, "sweep.yaml")
-        self.started = True
+    @property
+    def run_ids(self) -> dict[str, str]:
+        """Run ids by trial, the parent's under PARENT."""
+        return {key: run.run_id for key, run in dict(self._runs).items()}  # other threads may ask
 
-    def write(self, event: Event) -> None:
-        """Writes one event; may be called again with it after it failed."""
-        if isinstance(event, TrialStarted):
-            self._start_trial(event)
-        elif isinstance(event, EpochReported):
-            self._log_epoch(event)
-        elif isinstance(event, TrialRetried):
-            self._client.set_tag(self.children[event.trial_id], "retried_after", event.error[:TAG_LIMIT])
-        elif isinstance(event, TrialEnded):
-            self._end_trial(event)
+    @property
+    def refusals(self) -> list[str]:
+        """What the server will never take, in its words."""
+        return self._store.refusals if self._store else []
 
-    def finish(self, summary: SweepSummary) -> None:
-        """Closes the parent, and any child that is still open as KILLED."""
-        assert self.parent is not None
-        for run_id in list(self._open):
-            if run_id != self.parent:
-                self._terminate(run_id, "KILLED")
-        from mlflow.entities import Metric, RunTag
+    @property
+    def calls(self) -> int:
+        """Requests that worked so far."""
+        return self._store.calls if self._store else 0
 
-        tags = {**summary.tags, "mlflow.note.content": summary.note}
-        self._client.log_batch(
-            self.parent,
-            metrics=[Metric(name, value, _now_ms(), 0) for name, value in summary.metrics.items()],
-            tags=[RunTag(name, value[:TAG_LIMIT]) for name, value in tags.items()],
-        )
-        for file in summary.files:
-            self._client.log_artifact(self.parent, str(file))
-        self._terminate(self.parent, summary.state)
+    def take(self, event: Event, *, written: bool = False) -> None:
+        """Takes in one event; `written`: an earlier writer has brought it to this store."""
+        self._ledger(event)
+        touched = [PARENT]
+        if isinstance(event, SweepStarted):
+            self._began_at = self._began_at or event.at
+        elif isinstance(event, SweepEnded):
+            touched += self._close_rest(event)
+        elif isinstance(event, TrialEvent):
+            touched = [event.trial_id]
+            self._started_at.setdefault(event.trial_id, event.at)
+            if isinstance(event, TrialStarted):
+                self._driver_of[event.trial_id] = self._sweep
+            if isinstance(event, EpochReported):
+                self._epochs.setdefault(event.trial_id, []).append(event)
+        if not written:
+            self._dirty |= dict.fromkeys(touched)
 
-    def _find_experiment(self) -> str:
-        from mlflow.exceptions import MlflowException
+    def write(self) -> None:
+        """Brings everything taken in to the store. May be called again after it failed."""
+        trials = [key for key in self._dirty if key != PARENT]
+        if trials and PARENT not in self._runs:
+            self._ready(PARENT, self._parent_tags(None), {}, self._began)
+        for trial_id in trials:
+            self._write_trial(self._ledger.trials[trial_id])
+            self._settle(trial_id)
+        if PARENT in self._dirty:  # last, so that a finished parent has all its children
+            self._write_parent()
+            self._settle(PARENT)
 
-        name = self._facts.experiment
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        where = self._facts.artifacts
-        try:
-            location = (where / name).absolute().as_uri() if where else None
-            return str(self._client.create_experiment(name, artifact_location=location))
-        except MlflowException:  # made by another sweep meanwhile
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
-                raise
-            return str(found.experiment_id)
+    def doubt(self) -> None:
+        """Makes `write` compare every run with what is in the store, whatever was written before."""
+        self._dirty = dict.fromkeys([PARENT, *self._ledger.trials])
+        self._runs, self._searched = {}, False
 
-    def _create(self, trial_id: str, run_name: str, tags: Mapping[str, str]) -> str:
-        """A new run, or the one an attempt that seemed to fail has made."""
-        assert self._experiment is not None
-        marks = {"sweep_id": self._facts.sweep_id, **({"trial_id": trial_id} if trial_id else {})}
-        if trial_id in self._doubtful:
-            wanted = " and ".join(f"tags.{name} = '{value}'" for name, value in marks.items())
-            for run in self._client.search_runs([self._experiment], wanted):
-                if trial_id or "trial_id" not in run.data.tags:
-                    self._open[run.info.run_id] = "KILLED"
-                    return str(run.info.run_id)
-        self._doubtful.add(trial_id)
-        run = self._client.create_run(self._experiment, run_name=run_name, tags={**marks, **tags})
-        self._doubtful.discard(trial_id)
-        self._open[run.info.run_id] = "KILLED"
-        return str(run.info.run_id)
+    def _settle(self, key: str) -> None:
+        del self._dirty[key]
+        self.settled += 1
 
-    def _start_trial(self, event: TrialStarted) -> None:
-        facts = self._facts
-        name = f"{facts.domain}-{event.trial_id}{_short(event.values)}"
-        if event.trial_id not in self.children:
-            assert self.parent is not None
-            tags = {**facts.tags, "domain": facts.domain, "role": "trial", "mlflow.parentRunId": self.parent}
-            if "peft.kind" in event.values:
-                tags["method"] = str(event.values["peft.kind"])
-            self.children[event.trial_id] = self._create(event.trial_id, name, tags)
-        self._names[event.trial_id] = name
-        self._log_params(self.children[event.trial_id], event.values)
+    def _close_rest(self, end: SweepEnded) -> list[str]:
+        """Ends trials that the log leaves open; which."""
+        rest = [trial_id for trial_id, trial in self._ledger.trials.items() if trial.end is None]
+        reason = end.reason if end.reason == "driver_died" else "user"
+        for trial_id in rest:
+            self._ledger(TrialEnded(trial_id=trial_id, state="KILLED", reason=reason, at=end.at))
+        return rest
 
-    def _log_epoch(self, event: EpochReported) -> None:
-        from mlflow.entities import Metric
+    @property
+    def _sweep(self) -> SweepStarted:
+        assert self._ledger.sweep is not None, "a log begins with SweepStarted"
+        return self._ledger.sweep
 
-        at = int(event.at * 1000)
-        self._client.log_batch(
-            self.children[event.trial_id],
-            metrics=[Metric(name, value, at, event.epoch) for name, value in event.values.items()],
-        )
-        self._best[event.trial_id] = max(self._best.get(event.trial_id, 0.0), event.values.get(OBJECTIVE, 0.0))
+    @property
+    def _began(self) -> float:
+        return self._began_at or self._sweep.at
 
-    def _end_trial(self, event: TrialEnded) -> None:
-        from mlflow.entities import RunTag
+    def _parent_tags(self, end: SweepEnded | None) -> dict[str, str]:
+        return {NAME_TAG: self._sweep.sweep_id, **sweep_tags(self._sweep, end)}
 
-        run_id = self.children[event.trial_id]
-        tags = {"stop_reason": event.reason, **({"error": event.error} if event.error else {})}
-        if event.trace:
-            self._client.log_text(run_id, event.trace, "error.txt")
-        try:
-            bundle = self._bundle_of(event.trial_id)
-        except Exception as error:  # noqa: BLE001 - a bundle that cannot be made must not keep the run open
-            bundle, tags["bundle_error"] = None, str(error)
-        if bundle is not None:
-            self._client.log_artifacts(run_id, str(bundle), "bundle")
-        self._client.log_batch(run_id, tags=[RunTag(name, value[:TAG_LIMIT]) for name, value in tags.items()])
-        if event.trial_id in self._best:
-            self._client.update_run(run_id, name=f"{self._names[event.trial_id]}-d{self._best[event.trial_id]:.3f}")
-        self._terminate(run_id, event.state, at=event.at)
+    def _write_parent(self) -> None:
+        sweep, end = self._sweep, self._ledger.end
+        tags = self._parent_tags(end)
+        points: Points = {(0, milliseconds(end.at)): metrics(end.metrics, at=end.at, step=0)} if end else {}
+        store, run = self._ready(PARENT, tags, points, self._began)
+        with run.in_doubt():
+            if not run.described:
+                store.upload("log_text", run, sweep.settings, "sweep.yaml")
+            store.describe(run, sweep.params, dataset_inputs(sweep, ("train", "val", "test")))
+            if end is not None:
+                table = write_results(self._ledger, self._epochs, self._folder / RESULTS)
+                for file in (table, *(self._folder / name for name in end.files)):
+                    store.upload("log_artifact", run, str(file))
+            store.send(run, points, tags)
+            store.set_status(run, end.state if end else None, end.at if end else None)
 
-    def _log_params(self, run_id: str, values: Mapping[str, Any]) -> None:
-        from mlflow.entities import Param
+    def _write_trial(self, trial: TrialRecord) -> None:
+        sweep, end = self._driver_of[trial.trial_id], trial.end
+        tags = {PARENT_TAG: self._runs[PARENT].run_id, "trial_id": trial.trial_id, **trial_tags(sweep, trial)}
+        points = {
+            (epoch.epoch, milliseconds(epoch.at)): epoch_metrics(sweep, epoch)
+            for epoch in self._epochs.get(trial.trial_id, ())
+        }
+        store, run = self._ready(trial.trial_id, tags, points, self._started_at[trial.trial_id])
+        with run.in_doubt():
+            store.describe(run, trial.values, dataset_inputs(sweep, ("train", "val")))
+            if end is not None:
+                tags |= self._send_files(store, run, trial)
+            store.send(run, points, tags)
+            store.set_status(run, end.state if end else None, end.at if end else None)
 
-        params = [Param(path, str(value)[:PARAM_LIMIT]) for path, value in values.items()]
-        for start in range(0, len(params), BATCH_PARAMS):
-            self._client.log_batch(run_id, params=params[start : start + BATCH_PARAMS])
+    def _ready(self, key: str, tags: Mapping[str, str], points: Points, at: float) -> tuple[RunStore, StoredRun]:
+        """The run of a trial: remembered, found again by its tags, or new."""
+        sweep = self._sweep
+        marks = sweep_marks(sweep, self._began)
+        if self._store is None:
+            self._store = RunStore(self._client, sweep.experiment, self._artifacts)
+        run = self._runs.get(key)
+        if run is None and not self._searched:
+            found = self._store.find(marks)
+            self._runs |= {name: StoredRun(run_id) for name, run_id in found.items() if name not in self._runs}
+            self._searched = True
+            run = self._runs.get(key)
+        if run is not None and run.doubtful and not self._store.look(run, points):
+            run = None
+        if run is None:
+            self._searched = False  # if this fails, nobody knows whether the run was made
+            run = self._runs[key] = self._store.create({**marks, **tags}, at=at)
+            self._searched = True
+        return self._store, run
 
-    def _terminate(self, run_id: str, state: State, *, at: float | None = None) -> None:
-        self._client.set_terminated(run_id, state, end_time=int(at * 1000) if at else None)
-        self._open.pop(run_id, None)
+    def _send_files(self, store: RunStore, run: StoredRun, trial: TrialRecord) -> dict[str, str]:
+        """Trace, bundle and pictures of an ended trial; tags that say what is there."""
+        end, best = trial.end, trial.best
+        assert end is not None
+        tags: dict[str, str] = {}
+        if end.trace:
+            store.upload("log_text", run, end.trace, "error.txt")
+        if best is not None and run.tags.get(BUNDLE_TAG) != str(best.epoch):
+            try:
+                bundle = self._files.bundle(trial.trial_id)
+            except Exception as error:  # noqa: BLE001 - a bundle that cannot be made must not keep the run open
+                bundle, tags["bundle_error"] = None, str(error)
+            if bundle is not None:
+                store.upload("log_artifacts", run, str(bundle), "bundle")
+                tags[BUNDLE_TAG] = str(best.epoch)
+        if end.reason == "completed" and best is not None and run.tags.get(IMAGES_TAG) != str(best.epoch):
+            try:
+                images = self._files.images(trial.trial_id)
+            except Exception as error:  # noqa: BLE001 - as above
+                images, tags["images_error"] = (), str(error)
+            if images:
+                _send_images(store, run, images, step=best.epoch, at=end.at)
+                tags[IMAGES_TAG] = str(best.epoch)
+        return tags
 
 
-def _short(values: Point) -> str:
-    """`-lora8` for a trial of that kind and width."""
-    kind = values.get("peft.kind")
-    width = values.get("peft.rank", values.get("peft.width", ""))
-    return f"-{kind}{width}" if kind else ""
+def _send_images(store: RunStore, run: StoredRun, images: Sequence[Path], *, step: int, at: float) -> None:
+    """Pictures for MLflow's image grid, which shows runs side by side by key and step."""
+    from PIL import Image
 
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
+    there = store.artifacts(run, "images")
+    for file in images:
+        key = f"validation/{file.stem}"
+        mark = f"images/{key.replace('/', '~')}+step+{step}+"  # how MLflow names it; a copy of an earlier attempt
+        if not any(path.startswith(mark) and "+compressed" in path for path in there):
+            with Image.open(file) as image:
+                store.upload("log_image", run, image, key=key, step=step, timestamp=milliseconds(at))

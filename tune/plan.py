@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ import yaml
 from infosam.data.schema import read_card
 from infosam.errors import ConfigError, UserError
 from tune.config import SweepConfig
+from tune.footprint import check_constraints
 from tune.home import Home
+from tune.warm_start import warm_started
 
 TRAINING = "infosam.training"
 """The training module of every real sweep; see `tune.worker.TrainingEntry`."""
+SETTINGS_FILE = "sweep.yaml"
+"""The whole configuration in a sweep's folder, written before anything else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +35,7 @@ class SweepPlan:
     folder: Path
     home: Home
     training: str
+    notes: Sequence[str] = ()  # what was settled for the user, and is to be said
 
     @property
     def tracking_uri(self) -> str:
@@ -58,12 +64,22 @@ class SweepPlan:
 
     def fixed_params(self) -> dict[str, Any]:
         """Settings that are equal in all trials, by dotted path."""
-        flat = _flat(self.config.run.model_dump(mode="json"))
-        return {path: value for path, value in flat.items() if path not in self.config.space}
+        settings = flat(self.config.run.model_dump(mode="json"))
+        return {path: value for path, value in settings.items() if path not in self.config.space}
 
 
 def make_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> SweepPlan:
     """Looks at the dataset's card and makes the sweep's folder. Raises UserError."""
+    draft = draft_plan(config, home, training)
+    sweep_id, folder = _make_folder(draft.sweep_id, draft.folder.parent)
+    named = draft.config.model_copy(update={"name": sweep_id})
+    plan = replace(draft, config=named, sweep_id=sweep_id, folder=folder)
+    write_settings(plan)
+    return plan
+
+
+def draft_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> SweepPlan:
+    """As `make_plan` with nothing on disk yet; a name that is taken gets its number there."""
     card = read_card(config.data)  # the images are checked where they are loaded, while Ray starts
     if config.domain not in (None, card.domain):
         raise ConfigError(
@@ -76,18 +92,32 @@ def make_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> Swee
             f"{config.data}: no images in {', '.join(missing)}; a sweep trains on train, chooses on val "
             "and scores once on test, so each needs some"
         )
-    sweep_id, folder = _make_folder(config.name or card.domain, config.storage or home.sweeps)
-    plan = SweepPlan(
+    earlier = [home.sweeps] if config.storage is None else [home.sweeps, config.storage]
+    config, notes = warm_started(config, card.domain, earlier)
+    check_constraints(config)
+    sweep_id = config.name or card.domain
+    return SweepPlan(
         config=_pinned(config, card.domain, sweep_id),
         sweep_id=sweep_id,
         domain=card.domain,
         data_digest=card.digest,
-        folder=folder,
+        folder=(config.storage or home.sweeps) / sweep_id,
         home=home,
         training=training,
+        notes=tuple(notes),
     )
-    (folder / "sweep.yaml").write_text(plan.settings, encoding="utf-8")
-    return plan
+
+
+def write_settings(plan: SweepPlan) -> None:
+    """Writes the configuration into the sweep's folder, so that a reader never sees half of it. Raises UserError."""
+    path = plan.folder / SETTINGS_FILE
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_text(plan.settings, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        discard(plan)
+        raise UserError(f"{path}: cannot be written: {error}; set storage or INFOSAM_HOME") from error
 
 
 def discard(plan: SweepPlan) -> None:
@@ -123,8 +153,9 @@ def _make_folder(name: str, parent: Path) -> tuple[str, Path]:
         raise UserError(f"{parent}: cannot hold the sweep's folder: {error}; set storage or INFOSAM_HOME") from error
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted path."""
+    found: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

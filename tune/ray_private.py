@@ -1,4 +1,5 @@
-"""All we take from Ray that is not public: a Ray Train run whose workers live in the placement group of its slot.
+"""All we take from Ray that is not public: a Ray Train run whose workers live in the placement group of its slot, and
+silence.
 
 Ray Train V2 makes a placement group of its own for its workers. When Tune kills a trial that group outlives it, and
 two trials can wait for each other's groups for ever. Inside the group Tune made for the trial, reservation is atomic
@@ -8,9 +9,12 @@ Ray; the version pinned in pyproject.toml is one it accepts.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray._private import worker as ray_worker
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.constants import get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller.controller import TrainController
@@ -81,3 +85,16 @@ class SlotTrainer(DataParallelTrainer):
         controller = controller_class.remote(**controller_kwargs)
         ray.get(controller.run.remote())
         return ray.get(controller.get_result.remote())
+
+
+def hide_node_messages() -> None:
+    """What Ray's nodes tell every driver goes to the logger `ray`, at level INFO, and not to standard output.
+
+    `ray.init(log_to_driver=False)` does not keep it away. A slot has five processes, most of them idle, and a node
+    that runs more than three for each of its cores says so again and again."""
+    ray_worker.print_to_stdstream = _log
+
+
+def _log(data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    for line in data["lines"]:
+        logging.getLogger("ray").info(line)

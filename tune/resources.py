@@ -20,12 +20,15 @@ SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # csv, json and tensorboard files of every trial
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a failed trial has no metric, and that is no error of the sweep
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is heard by `tune.interrupt`
+    # Tune's own state of all trials grows with them and is written again and again; a sweep goes on from its log.
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a configuration are relative to where the user stands
 }
 
 
 class ClusterTooSmall(UserError):
-    """No node can ever hold one worker of the sweep."""
+    """The cluster can never hold the workers of one trial."""
 
 
 @contextlib.contextmanager
@@ -85,14 +88,18 @@ def cluster_nodes() -> list[dict[str, float]]:
 
 
 def count_slots(resources: ResourceConfig, nodes: list[dict[str, float]], trials: int) -> int:
-    """Trials to run at a time. Raises ClusterTooSmall where Ray would wait for ever."""
-    fitting = [_bundles(resources.bundle, node) for node in nodes]
-    if not any(fitting):
+    """Trials to run at a time. Raises ClusterTooSmall where Ray would wait for ever.
+
+    A worker lies on one node; the workers of a trial may lie on several."""
+    fitting = sum(_bundles(resources.bundle, node) for node in nodes)
+    workers = resources.workers_per_trial
+    if fitting < workers:
+        what = "no node can hold one worker" if not fitting else f"only {fitting} of a trial's {workers} workers fit"
         raise ClusterTooSmall(
-            f"no node can hold one worker: asked for {_describe(resources.bundle)} (resources.*_per_worker), the "
-            f"cluster has " + "; ".join(f"a node with {_describe(node)}" for node in nodes)
+            f"{what}: asked for {_describe(resources.bundle)} each (resources.*_per_worker, workers_per_trial), the "
+            "cluster has " + "; ".join(f"a node with {_describe(node)}" for node in nodes)
         )
-    wanted = sum(fitting) if resources.slots == "auto" else resources.slots
+    wanted = fitting // workers if resources.slots == "auto" else resources.slots
     return min(wanted, trials)
 
 

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tune.champions import Promotion
+from tune.champions.promotion import Promotion
+from tune.champions.rule import describe
+from tune.finals import FinalResult
+from tune.finals_report import describe_gain, finals_table
+from tune.home import find_home
 from tune.ledger import Ledger, TrialRecord
+from tune.note import PROMPTS
 from tune.terminal import STYLES, describe_value
 from tune.tracking import TrackingResult
 
@@ -20,7 +26,6 @@ if TYPE_CHECKING:
     from infosam.config import ModelConfig
     from infosam.evaluation import EvaluationTable
 
-PROMPTS = {"box": "truth box", "none": "no prompt"}
 OVERLAY_IMAGES = 4
 
 
@@ -49,6 +54,7 @@ class SweepOutcome:
     seed: int
     ledger: Ledger
     interrupted: bool = False
+    finals: FinalResult | None = None  # repeats over seeds, if any were asked for
     champion: TrialRecord | None = None
     bundle: Path | None = None
     gains: Sequence[Gain] = ()
@@ -109,6 +115,8 @@ def gains_of(
 def show_outcome(console: Console, outcome: SweepOutcome) -> None:
     """Prints the whole result."""
     console.print(leaderboard(outcome.ledger))
+    if outcome.finals is not None:
+        console.print(finals_table(outcome.finals))
     if outcome.gains:
         console.print(gain_table(outcome))
         console.print(Text(f"seed {outcome.seed}; {outcome.protocol}", style="dim"), soft_wrap=True)
@@ -162,23 +170,29 @@ def gain_table(outcome: SweepOutcome) -> Table:
 def closing_lines(outcome: SweepOutcome) -> list[str]:
     """What was decided, what could not be done, where things are, what to type next."""
     lines = []
+    if outcome.finals is not None and (gain := describe_gain(outcome.finals)) is not None:
+        lines.append(f"Information terms: {gain}")
     promotion = outcome.promotion
     if promotion is not None and promotion.promoted:
         lines.append(
             f"[green]Champion of {outcome.domain}[/]: {promotion.model} version {promotion.version}; "
-            + "; ".join(promotion.reasons)
+            + escape(describe(promotion.reasons))
         )
     elif promotion is not None:
-        lines.append(f"[yellow]Not promoted[/]: {'; '.join(promotion.reasons)}")
+        lines.append(
+            f"[yellow]Not promoted[/]: {escape(describe(promotion.reasons))}; kept as {promotion.model} version "
+            f"{promotion.version}, see [bold]infosam champions show {outcome.domain}[/]"
+        )
     elif outcome.unregistered:
-        lines.append(f"[yellow]Not registered[/]: {outcome.unregistered}")
+        again = f"; offer it again with {resume_command(outcome)}" if outcome.bundle and not outcome.interrupted else ""
+        lines.append(f"[yellow]Not registered[/]: {escape(outcome.unregistered)}{again}")
     if outcome.tracking is not None and outcome.tracking.unwritten:
         lines.append(
             f"[yellow]MLflow lacks {outcome.tracking.unwritten} records[/] ({outcome.tracking.error}); they "
-            f"are in {outcome.folder / 'events.jsonl'}"
+            f"are in {outcome.folder / 'events.jsonl'}, and [bold]infosam sync {outcome.sweep_id}[/] brings them there"
         )
     if outcome.interrupted:
-        lines.append("[yellow]Interrupted[/]: these are partial results")
+        lines.append(f"[yellow]Interrupted[/]: these are partial results; go on with {resume_command(outcome)}")
     if outcome.overlay:
         lines.append(f"Picture:       {outcome.overlay}")
     if outcome.bundle:
@@ -190,44 +204,15 @@ def closing_lines(outcome: SweepOutcome) -> list[str]:
     return lines
 
 
+def resume_command(outcome: SweepOutcome) -> str:
+    """How to go on with a sweep; one outside of the results folder is named by its path."""
+    known = outcome.folder.parent == find_home().sweeps
+    return f"infosam sweep --resume {outcome.sweep_id if known else outcome.folder}"
+
+
 def ui_command(uri: str) -> str:
     """How to look at the runs."""
     return "infosam ui" if uri.startswith("sqlite:") else f"open {uri}"
-
-
-def note(outcome: SweepOutcome) -> str:
-    """The parent run's description: Markdown with leaderboard, gains and decision."""
-    lines = [
-        f"## Sweep {outcome.sweep_id}",
-        "",
-        "| trial | values | epochs | end | val dice box | no prompt |",
-        "|---|---|---|---|---|---|",
-    ]
-    for trial in outcome.ledger.ranking()[:20]:
-        values = ", ".join(describe_value(path, value) for path, value in trial.values.items())
-        scores = [_number(trial.best.values.get(f"val/{prompt}/dice")) if trial.best else "-" for prompt in PROMPTS]
-        end = trial.end.reason if trial.end else "user"
-        lines.append(f"| {trial.trial_id} | {values} | {len(trial.epochs)} | {end} | {' | '.join(scores)} |")
-    if outcome.gains:
-        lines += [
-            "",
-            f"### What was gained by {outcome.champion.trial_id if outcome.champion else ''}",
-            "",
-            "| split | prompt | adapter | zero-shot | best trivial |",
-            "|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {gain.split} | {PROMPTS[gain.prompt]} | {gain.adapter:.3f} | {gain.zero_shot:.3f} | "
-            f"{gain.trivial:.3f} |"
-            for gain in outcome.gains
-        ]
-        lines += ["", f"Mean Dice. Seed {outcome.seed}; {outcome.protocol}"]
-    if outcome.promotion:
-        word = "Promoted" if outcome.promotion.promoted else "Not promoted"
-        lines += ["", f"**{word}**: {'; '.join(outcome.promotion.reasons)}"]
-    elif outcome.unregistered:
-        lines += ["", f"**Not registered**: {outcome.unregistered}"]
-    return "\n".join(lines)
 
 
 def draw_overlays(bundle: Path, data: Path, out: Path, *, model: ModelConfig, device: str) -> Path | None:

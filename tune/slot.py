@@ -6,50 +6,38 @@ A worker that dies is restarted by Ray Train and resumes the same trial; a slot 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import train, tune
 
-from infosam.config import RunConfig
-from tune.events import OBJECTIVE
 from tune.feed import Feed
 from tune.ray_private import SlotTrainer
-from tune.space import configured
-from tune.worker import Failure, Job, Message, WorkerSetup, work
+from tune.slot_plan import SlotPlan, result_of
+from tune.worker import Failure, Message, work
 
 TAKE_S = 2.0
 """Longest single wait for the feed, so that a dead worker group is noticed."""
 JOIN_S = 5.0
 """Longest wait for the worker group to end by itself."""
+CALL_S = 120.0
+"""Longest wait for an answer of the feed, which may have to be started first; it answers at once."""
 RESTARTS: dict[str, Any] = {"max_failures": 8, "controller_failure_limit": 3}
-"""What a slot survives over its life: deaths of its worker and failed starts. The feed limits those of one trial."""
+"""What a slot survives over its life: deaths of its workers and failed starts. The feed limits those of one trial."""
 
 
 class SlotBroken(RuntimeError):
     """A slot cannot train; Tune replaces it and repeats the trial."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SlotPlan:
-    """What every slot of a sweep is told."""
-
-    folder: str  # of the sweep, shared by all nodes
-    run: Mapping[str, Any]  # RunConfig before the searched values, as JSON
-    worker: WorkerSetup
-    bundle: Mapping[str, float]  # resources of one worker
-    step_timeout_s: float
-    max_failures: int
-
-
-def slot_resources(bundle: Mapping[str, float]) -> tune.PlacementGroupFactory:
-    """The empty head is the slot's own actor: only its worker occupies anything."""
-    return tune.PlacementGroupFactory([{}, dict(bundle)])
+def slot_resources(bundle: Mapping[str, float], workers: int = 1) -> tune.PlacementGroupFactory:
+    """The empty head is the slot's own actor: only its workers occupy anything, on as few nodes as hold them."""
+    return tune.PlacementGroupFactory([{}] + [dict(bundle)] * workers, strategy="PACK")
 
 
 class Slot(tune.Trainable):
@@ -60,41 +48,28 @@ class Slot(tune.Trainable):
         assert plan is not None, "pass the plan through tune.with_parameters"
         self._plan = plan
         feed_class: Any = ray.remote(num_cpus=0)(Feed)
-        self._feed = feed_class.remote(plan.max_failures + 1)
+        self._feed = feed_class.remote(plan.max_failures + 1, plan.workers)
         self._death: str | None = None
         self._thread = threading.Thread(target=self._keep_worker_group, daemon=True)
         self._thread.start()  # before the first trial is assigned: both start processes, and that takes seconds
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Makes another trial the current one; the worker drops the old one between two epochs."""
-        run = configured(RunConfig.model_validate(self._plan.run), new_config["values"])
-        trial_id = new_config["trial"]
-        job = Job(
-            trial_id=trial_id,
-            config=run.model_dump(mode="json"),
-            checkpoint_dir=str(Path(self._plan.folder) / "trials" / trial_id / "checkpoints"),
-        )
-        self._version = ray.get(self._feed.assign.remote(job), timeout=60)
+        """Makes another trial the current one; the workers drop the old one between two epochs."""
+        self._version = ray.get(self._feed.assign.remote(self._plan.job(new_config)), timeout=CALL_S)
         return True
 
     def step(self) -> dict[str, Any]:
         """Waits for the next report of the trial. Raises SlotBroken if the workers are gone or time is up."""
         message = self._take()
-        if isinstance(message, Failure):
-            if message.fatal:
-                raise SlotBroken(f"the training process cannot start: {message.error}")
-            return {"report": message, "done": True}
-        return {
-            "report": message,
-            "epoch": message.epoch,
-            "done": message.completed,
-            OBJECTIVE: message.values[OBJECTIVE],
-        }
+        if isinstance(message, Failure) and message.fatal:
+            raise SlotBroken(f"the training process cannot start: {message.error}")
+        return result_of(message)
 
     def cleanup(self) -> None:
         """Ends the worker group: asked first, and killed with this actor if it does not answer in time."""
-        ray.get(self._feed.close.remote(), timeout=60)
+        with contextlib.suppress(ray.exceptions.RayError):  # a feed that died has nobody to close
+            ray.get(self._feed.close.remote(), timeout=CALL_S)
         self._thread.join(JOIN_S)
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
@@ -107,14 +82,14 @@ class Slot(tune.Trainable):
     def _take(self) -> Message:
         deadline = time.monotonic() + self._plan.step_timeout_s
         while time.monotonic() < deadline:
-            message: Message | None = ray.get(self._feed.take.remote(self._version, TAKE_S), timeout=60)
+            message: Message | None = ray.get(self._feed.take.remote(self._version, TAKE_S), timeout=TAKE_S + CALL_S)
             if message is not None:
                 return message
             if not self._thread.is_alive():
                 raise SlotBroken(f"the worker group ended: {self._death or 'no reason given'}")
         raise SlotBroken(
             f"no report for {self._plan.step_timeout_s:g} s (resources.step_timeout_s); "
-            f"feed: {ray.get(self._feed.state.remote(), timeout=60)}"
+            f"feed: {ray.get(self._feed.state.remote(), timeout=CALL_S)}"
         )
 
     def _keep_worker_group(self) -> None:
@@ -123,7 +98,9 @@ class Slot(tune.Trainable):
             work,
             train_loop_config={"setup": plan.worker, "feed": self._feed},
             scaling_config=train.ScalingConfig(
-                num_workers=1, use_gpu=plan.bundle.get("GPU", 0) > 0, resources_per_worker=dict(plan.bundle)
+                num_workers=plan.workers,
+                use_gpu=plan.bundle.get("GPU", 0) > 0,
+                resources_per_worker=dict(plan.bundle),
             ),
             run_config=train.RunConfig(
                 name=f"slot-{ray.get_runtime_context().get_actor_id()}",

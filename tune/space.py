@@ -278,7 +278,7 @@ def space_problems(space: Space, run: RunConfig) -> list[str]:
         return problems
     refused: dict[str, None] = {}
     try:
-        for point in _corner_points(space):
+        for point in corner_points(space):
             try:
                 configured(run, point)
             except ConfigError as error:
@@ -334,7 +334,7 @@ def _condition_problems(path: str, distribution: Distribution, space: Space) -> 
             yield f"{path}: its condition {other}={value!r} can never hold, {other} is one of {parent.choice}"
 
 
-def _corner_points(space: Space) -> Iterator[dict[str, Any]]:
+def corner_points(space: Space) -> Iterator[dict[str, Any]]:
     """For every outcome of the conditions, each path at each of its corners while the others stay at their first."""
     deciding = sorted({path for one in space.values() for path in one.when})
     ordered = in_order(space)

@@ -2,6 +2,7 @@
 
     ray submit CLUSTER.yaml tune/sweep.py -- --config sweep.yaml data=/mnt/data/polyp search.trials=64
     ray job submit -- python tune/sweep.py --config s3://bucket/sweep.yaml
+    ray submit CLUSTER.yaml tune/sweep.py -- --resume polyp
 
 CONFIG is a path or a URI (file, s3, gs, http, https) that the head node can read, `default` is the shipped file.
 Settings are key=value without spaces, because `ray submit` joins them unquoted. Exit codes: 0 done, 1 failed, 2 input
@@ -21,7 +22,9 @@ from pathlib import Path
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the sweep on the Ray cluster this machine belongs to; returns the exit code."""
     parser = argparse.ArgumentParser(description="Run an InfoSAM sweep on this Ray cluster.")
-    parser.add_argument("--config", required=True, help="path or URI of the sweep's YAML, or `default`")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--config", help="path or URI of the sweep's YAML, or `default`")
+    task.add_argument("--resume", metavar="NAME", help="go on with the sweep of this name, or in this folder")
     parser.add_argument(
         "--address",
         default=os.environ.get("RAY_ADDRESS") or "nearest",
@@ -34,10 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import typer
 
     from infosam.errors import UserError
-    from tune.cli import run, shipped
+    from tune.cli import resume, run, shipped
     from tune.config import load_sweep_config
 
     try:
+        if options.resume is not None:
+            resume(options.resume, options.settings, verbose=options.verbose, address=options.address)
+            return 0
         with tempfile.TemporaryDirectory() as folder:
             path = shipped("default") if options.config == "default" else fetch(options.config, Path(folder))
             config = load_sweep_config(path, options.settings)

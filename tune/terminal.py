@@ -1,71 +1,195 @@
-"""What a person sees while a sweep runs: one line per epoch, and a bar where the output is a terminal."""
+"""What a person sees while a sweep runs: a live table of its slots in a terminal, plain lines in a file or pipe."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
 
 from tune.events import OBJECTIVE, EpochReported, Event, TrialEnded, TrialRetried, TrialStarted
 from tune.space import Point
 
-STYLES = {"completed": "green", "early_stopped": "yellow", "user": "yellow", "error": "red"}
+STYLES = {
+    "completed": "green",
+    "early_stopped": "yellow",
+    "plateau": "yellow",
+    "budget": "yellow",
+    "user": "yellow",
+    "error": "red",
+}
+
+REFRESHES_PER_S = 2
+
+
+@dataclass
+class _Slot:
+    """What one slot is doing."""
+
+    trial_id: str
+    values: Point
+    since: float
+    epoch: int = 0
+    score: float | None = None
+    is_restarting: bool = False
 
 
 class Terminal:
-    """Listens to a sweep and prints it. A context manager: the bar lives inside."""
+    """Listens to a sweep and shows it. A context manager: the table lives inside.
 
-    def __init__(self, console: Console, *, trials: int, epochs: int) -> None:
-        self._epochs = epochs
-        self._best: tuple[float, str] | None = None
-        self._progress = Progress(
-            TextColumn("[bold]trials"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task("starting workers", total=trials)
+    Args:
+        trials: how many will run.
+        epochs: of a trial that runs to its end.
+        slots: trials at a time.
+        zero_shot: objective of the base model before any training, if known.
+        best: objective and id of the best trial so far, in a sweep that goes on.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        trials: int,
+        epochs: int,
+        slots: int = 1,
+        zero_shot: float | None = None,
+        best: tuple[float, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._console = console
+        self._trials = trials
+        self._epochs = epochs
+        self._zero_shot = zero_shot
+        self._best = best
+        self._clock = clock
+        self._slots: list[_Slot | None] = [None] * slots
+        self._ends: Counter[str] = Counter()
+        self._first_start: float | None = None
+        self._changing = threading.RLock()  # the table is drawn by a thread of its own
+        self._live = Live(
+            console=console, get_renderable=self.table, refresh_per_second=REFRESHES_PER_S, transient=True
+        )
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
-
-    def say(self, text: str) -> None:
-        """Prints a line above the bar."""
-        self._console.print(text, soft_wrap=True, highlight=False)
+        if self._console.is_terminal:
+            self._live.stop()
 
     def __call__(self, event: Event) -> None:
-        """Prints one event."""
-        if isinstance(event, TrialStarted):
-            self.say(f"[bold]{event.trial_id}[/] starts: {describe_point(event.values)}")
-        elif isinstance(event, EpochReported):
-            self._epoch(event)
-        elif isinstance(event, TrialRetried):
-            self.say(f"[bold]{event.trial_id}[/] [yellow]lost its process and goes on in another[/]: {event.error}")
-        elif isinstance(event, TrialEnded):
-            why = event.reason.replace("_", " ") + (f": {event.error}" if event.error else "")
-            self.say(f"[bold]{event.trial_id}[/] [{STYLES[event.reason]}]{why}[/]")
-            self._progress.advance(self._task)
+        """Takes in one event."""
+        with self._changing:
+            if isinstance(event, TrialStarted):
+                self._start(event)
+            elif isinstance(event, EpochReported):
+                self._report(event)
+            elif isinstance(event, TrialRetried):
+                self._retry(event)
+            elif isinstance(event, TrialEnded):
+                self._end(event)
 
-    def _epoch(self, event: EpochReported) -> None:
+    def table(self) -> RenderableType:
+        """Every slot, and one line on the whole sweep."""
+        with self._changing:
+            table = Table("slot", "trial", "epoch", "val dice", "time", "searched", box=None, pad_edge=False)
+            for number, slot in enumerate(self._slots):
+                table.add_row(str(number), *self._row(slot))
+            return Group(table, Text.from_markup(self.summary()))
+
+    def summary(self) -> str:
+        """Trials done, running, stopped and failed; the best and its gain; the time that is left. Markup."""
+        done = sum(self._ends.values())
+        running = sum(slot is not None for slot in self._slots)
+        stopped = done - self._ends["completed"] - self._ends["error"]
+        parts = [f"[bold]{done} of {self._trials} trials done[/]", f"{running} running"]
+        parts += [f"[yellow]{stopped} stopped[/]"] if stopped else []
+        parts += [f"[red]{self._ends['error']} failed[/]"] if self._ends["error"] else []
+        parts += [self._describe_best()] if self._best else []
+        if self._first_start is None:
+            parts.append("starting workers")
+        elif 0 < done < self._trials:
+            left = (self._clock() - self._first_start) / done * (self._trials - done)
+            parts.append(f"about {describe_seconds(left)} left")
+        return ", ".join(parts)
+
+    def _start(self, event: TrialStarted) -> None:
+        self._first_start = self._clock() if self._first_start is None else self._first_start
+        slot = _Slot(event.trial_id, event.values, self._clock())
+        if None in self._slots:
+            self._slots[self._slots.index(None)] = slot
+        else:
+            self._slots.append(slot)
+        self._say(f"[bold]{event.trial_id}[/] starts: {describe_point(event.values)}", is_in_table=True)
+
+    def _report(self, event: EpochReported) -> None:
         value = event.values[OBJECTIVE]
         if self._best is None or value > self._best[0]:
             self._best = (value, event.trial_id)
-        best = f"best {self._best[0]:.3f} ({self._best[1]})"
-        self.say(f"[bold]{event.trial_id}[/] epoch {event.epoch}/{self._epochs}  val dice {value:.3f}  [dim]{best}[/]")
-        self._progress.update(self._task, description=best)
+        if slot := self._slot_of(event.trial_id):
+            slot.epoch, slot.score, slot.is_restarting = event.epoch, value, False
+        self._say(
+            f"[bold]{event.trial_id}[/] epoch {event.epoch}/{self._epochs}  val dice {value:.3f}  "
+            f"[dim]{self._describe_best()}[/]",
+            is_in_table=True,
+        )
+
+    def _retry(self, event: TrialRetried) -> None:
+        if slot := self._slot_of(event.trial_id):
+            slot.is_restarting = True
+        self._say(
+            f"[bold]{event.trial_id}[/] [yellow]lost its process and goes on in another[/]: {escape(event.error)}"
+        )
+
+    def _end(self, event: TrialEnded) -> None:
+        self._ends[event.reason] += 1
+        slot = self._slot_of(event.trial_id)
+        self._slots = [None if one is slot else one for one in self._slots]
+        score = f"  val dice {slot.score:.3f} after epoch {slot.epoch}" if slot and slot.score is not None else ""
+        why = event.reason.replace("_", " ") + (f": {escape(event.error)}" if event.error else "")
+        self._say(f"[bold]{event.trial_id}[/] [{STYLES[event.reason]}]{why}[/]{score}")
+
+    def _slot_of(self, trial_id: str) -> _Slot | None:
+        return next((slot for slot in self._slots if slot and slot.trial_id == trial_id), None)
+
+    def _row(self, slot: _Slot | None) -> list[str]:
+        if slot is None:
+            return ["[dim]free[/]"]
+        epoch = "[yellow]restarting[/]" if slot.is_restarting else f"{slot.epoch}/{self._epochs}"
+        score = "" if slot.score is None else f"{slot.score:.3f}"
+        return [slot.trial_id, epoch, score, describe_seconds(self._clock() - slot.since), describe_point(slot.values)]
+
+    def _describe_best(self) -> str:
+        assert self._best is not None
+        value, trial_id = self._best
+        gain = "" if self._zero_shot is None else f", {value - self._zero_shot:+.3f} over zero-shot"
+        return f"best {value:.3f} ({trial_id}{gain})"
+
+    def _say(self, text: str, *, is_in_table: bool = False) -> None:
+        """Prints a line, above the table where there is one; what the table shows needs none."""
+        if not (is_in_table and self._console.is_terminal):
+            self._console.print(text, soft_wrap=True, highlight=False)
+
+
+def describe_seconds(seconds: float) -> str:
+    """A duration for people: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def describe_point(values: Point) -> str:

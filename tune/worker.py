@@ -1,12 +1,13 @@
-"""What runs inside a slot's long-lived training process: load once, then train one trial after another.
+"""What runs inside a slot's long-lived training processes: load once, then train one trial after another.
 
-The process asks the slot's feed for a trial, sends a report after each epoch, and goes on only when the feed says so; a
-trial that was stopped meanwhile is dropped between two epochs. A trial that raises is reported and dropped, the process
-stays. Training itself is any module with the two functions of `TrainingEntry`."""
+A process asks the slot's feed for a trial, sends a report after each epoch, and goes on only when the feed says so; a
+trial that was stopped meanwhile is dropped between two epochs, in all processes of the slot alike. A trial that raises
+is reported and dropped, the process stays. Training itself is any module with the functions of `TrainingEntry`."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import math
@@ -20,6 +21,13 @@ from typing import Any, Protocol
 from infosam.config import ModelConfig, RunConfig
 from infosam.errors import Diverged
 from tune.events import OBJECTIVE
+from tune.telemetry import Meter
+
+MEMORY_ADVICE = (
+    "this trial alone failed: `infosam calibrate` finds settings that fit without changing the batch size, which is "
+    "part of the objective; or lower model.image_px, or give a worker more (resources.gpus_per_worker, so that fewer "
+    "trials share a GPU; resources.memory_gib_per_worker)"
+)
 
 
 class EpochLike(Protocol):
@@ -42,7 +50,9 @@ class TrainingEntry(Protocol):
         """What all trials of a process share."""
 
     def train(self, config: RunConfig, materials: Any, *, checkpoint_dir: Path | None) -> Iterator[EpochLike]:
-        """One report per epoch; goes on from the last checkpoint in `checkpoint_dir` by itself."""
+        """One report per epoch; goes on from the last checkpoint in `checkpoint_dir` by itself.
+
+        The report of that checkpoint comes first, once more: the process may have died before anybody heard of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +62,14 @@ class Job:
     trial_id: str
     config: Mapping[str, Any]  # a RunConfig as JSON
     checkpoint_dir: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """The `turn`-th trial of a group of processes; without job the slot closes."""
+
+    turn: int
+    job: Job | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +85,12 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """The end of a trial by an error. `fatal`: the process cannot train anything."""
+    """The end of a trial by an error. `fatal`: the process cannot train anything; `disk_full`: no trial can be kept."""
 
     error: str  # one line
     trace: str
     fatal: bool = False
+    disk_full: bool = False
 
 
 Message = Report | Failure
@@ -86,6 +105,8 @@ class WorkerSetup:
     data: str
     device: str
     threads: int
+    backend: str  # of torch.distributed, where a trial has several processes
+    exchange_timeout_s: float  # longest wait for another process
 
 
 def training_entry(module: str) -> TrainingEntry:
@@ -95,25 +116,26 @@ def training_entry(module: str) -> TrainingEntry:
 
 def work(loop_config: Mapping[str, Any]) -> None:
     """The loop of a Ray Train worker, with keys `setup` (WorkerSetup) and `feed` (handle of a feed actor)."""
-    import ray
+    from tune.team import Team
 
     setup: WorkerSetup = loop_config["setup"]
-    feed = loop_config["feed"]
-    loaded: tuple[TrainingEntry, Any] | None = None
-    seen = 0
+    team = Team(loop_config["feed"], backend=setup.backend, timeout_s=setup.exchange_timeout_s)
+    materials: Any = None
     # The first trial is taken before loading, so that a failure to load is reported as that trial's.
-    while (next_job := ray.get(feed.next_job.remote(seen))) is not None:
-        seen, job = next_job
-        if loaded is None:
-            try:
-                loaded = _load(setup)
-            except Exception as error:  # noqa: BLE001 - the slot must learn why, whatever it was
-                ray.get(feed.offer.remote(seen, failure_of(error, fatal=True)))
-                return
-        with contextlib.closing(messages(job, *loaded)) as stream:
+    while (job := team.next_job()) is not None:
+        try:
+            entry = training_entry(setup.training)
+            team.link()
+            if materials is None:
+                materials = _load(entry, setup)
+        except Exception as error:  # noqa: BLE001 - the slot must learn why, whatever it was
+            team.agree(failure_of(error, fatal=True))
+            return
+        with contextlib.closing(messages(job, entry, materials)) as stream:
             for message in stream:
-                if not ray.get(feed.offer.remote(seen, message)):
+                if not team.agree(message):
                     break
+        team.unlink()
         _free_memory()
 
 
@@ -121,9 +143,9 @@ def messages(job: Job, entry: TrainingEntry, materials: Any) -> Generator[Messag
     """The trial as messages: reports, the last one completed, or a failure where it raised."""
     try:
         config = RunConfig.model_validate(job.config)
-        last: Report | None = None
+        meter, last = Meter(), None
         for epoch in entry.train(config, materials, checkpoint_dir=Path(job.checkpoint_dir)):
-            last = _report(epoch, completed=epoch.epoch >= config.train.epochs)
+            last = _report(epoch, meter, completed=epoch.epoch >= config.train.epochs)
             if not math.isfinite(last.values[OBJECTIVE]):
                 raise Diverged(f"{OBJECTIVE} is {last.values[OBJECTIVE]} in epoch {last.epoch}")
             yield last
@@ -138,27 +160,39 @@ def messages(job: Job, entry: TrainingEntry, materials: Any) -> Generator[Messag
 
 
 def failure_of(error: BaseException, *, fatal: bool = False) -> Failure:
-    """An exception as data."""
+    """An exception as data; one about memory says what helps."""
     lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
-    return Failure(
-        error=lines[-1] if lines else repr(error), trace="".join(traceback.format_exception(error)), fatal=fatal
-    )
+    line = lines[-1] if lines else repr(error)
+    if _is_out_of_memory(error):
+        line = f"out of memory ({lines[0] if lines else line}); {MEMORY_ADVICE}"
+    trace = "".join(traceback.format_exception(error))
+    return Failure(error=line, trace=trace, fatal=fatal, disk_full=_is_disk_full(error))
 
 
-def _load(setup: WorkerSetup) -> tuple[TrainingEntry, Any]:
-    entry = training_entry(setup.training)
+def _is_disk_full(error: BaseException) -> bool:
+    # safetensors tells of it in words only.
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # By name, since torch must not be imported for it; on a processor torch has no class of its own for it.
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "can't allocate memory" in str(error)
+
+
+def _load(entry: TrainingEntry, setup: WorkerSetup) -> Any:
     if "torch" in sys.modules:  # a training without torch must not pay for importing it
         import torch
 
         torch.set_num_threads(setup.threads)
     model = ModelConfig.model_validate(setup.model)
-    return entry, entry.load_materials(model, Path(setup.data), device=setup.device, baselines=False)
+    return entry.load_materials(model, Path(setup.data), device=setup.device, baselines=False)
 
 
-def _report(epoch: EpochLike, *, completed: bool) -> Report:
+def _report(epoch: EpochLike, meter: Meter, *, completed: bool) -> Report:
     return Report(
         epoch=epoch.epoch,
-        values=dict(epoch.values),
+        values={**meter.read(), **epoch.values},
         is_best=epoch.is_best,
         completed=completed,
         checkpoint=str(epoch.checkpoint) if epoch.checkpoint else None,
@@ -166,8 +200,11 @@ def _report(epoch: EpochLike, *, completed: bool) -> Report:
 
 
 def _free_memory() -> None:
-    """A failed trial may leave cycles that hold its tensors, and the next one needs the room."""
+    """A failed trial may leave cycles that hold its tensors, and the next one needs the room.
+
+    Raises RuntimeError if the GPU lost its state, as after a failed assertion in a kernel: only a new process helps."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()
         torch.cuda.empty_cache()

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from infosam.config import RunConfig, validate
 from infosam.data.store import import_dataset
 from tune.cli import ui_arguments
 from tune.config import SweepConfig, parse_sweep_config
@@ -93,6 +94,21 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("imported") / "disc"
     import_dataset(source, domain="disc", out=out)
     return out
+
+
+@pytest.fixture(scope="session")
+def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real bundle of the domain `disc`, after one epoch on a small canvas."""
+    from infosam.bundle import export_bundle
+    from infosam.training import load_materials, train
+
+    folder = tmp_path_factory.mktemp("trained")
+    settings = {"model": {"image_px": 64}, "train": {"epochs": 1, "batch_size": 3, "device": "cpu"}}
+    config = validate(RunConfig, settings, "test")
+    materials = load_materials(config.model, dataset, device="cpu")
+    (report,) = train(config, materials, checkpoint_dir=folder / "checkpoints")
+    assert report.checkpoint is not None
+    return export_bundle(report.checkpoint, materials, folder / "adapter", card={"domain": "disc"})
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from infosam.config import RunConfig
 from infosam.errors import ConfigError
 from tune.cli import shipped
 from tune.config import SweepConfig, load_sweep_config, parse_sweep_config
+from tune.config.search import PAIRS, Sampler, Scheduler
 from tune.space import KINDS
 
 
@@ -33,9 +34,9 @@ def test_the_default_file_shows_every_key_with_its_default() -> None:
     plain = config.model_dump(mode="json")
     commented = {"name", "domain"}
     assert set(written) == set(plain) - commented
-    for section in ("search", "scheduler", "resources", "tracking"):
+    for section in ("search", "scheduler", "constraints", "budget", "final", "resources", "tracking"):
         assert set(written[section]) == set(plain[section])
-    for group in ("model", "info", "loss", "optim", "prompts", "train"):
+    for group in ("model", "info", "loss", "optim", "prompts", "augment", "train", "cache"):
         assert set(written["run"][group]) == set(plain["run"][group])
 
 
@@ -78,11 +79,22 @@ def test_overrides_reach_run_search_and_paths_of_the_space() -> None:
         ({"space": {"optim.lr": {"log_uniform": [0.1, 3]}}}, "optim.lr=3.0"),
         ({"space": {"optim.lr": {"log_unifrom": [0.1, 3]}}}, "did you mean 'log_uniform'"),
         ({"search": {"points": [{"optim.lr": 1e-3}, {"optim.lr": 3}]}}, "points[1]: optim.lr: 3 is outside"),
-        ({"resources": {"workers_per_trial": 2}}, "must be 1 in this version"),
+        ({"resources": {"workers_per_trial": 3}}, "batch_size = 4 must be a multiple of 3"),
         ({"resources": {"slots": 0}}, "must be >= 1 or auto"),
         ({"scheduler": {"grace_epochs": 11}}, "scheduler.grace_epochs must be <= run.train.epochs (10)"),
         ({"run": {"train": {"device": "cuda"}}}, "resources.gpus_per_worker is 0"),
         ({"name": "../elsewhere"}, "name"),
+        ({"scheduler": {"kind": "pbt"}}, "scheduler.kind: pbt: population-based training is not offered: it pauses"),
+        ({"scheduler": {"kind": "HyperBand"}}, "synchronous HyperBand is not offered"),
+        ({"search": {"sampler": "gp"}}, "search.sampler=gp with scheduler.kind=asha: it learns from finished trials"),
+        ({"search": {"sampler": "gp"}, "scheduler": {"kind": "none", "plateau_epochs": 2}}, "plateau_epochs=2"),
+        ({"search": {"sampler": "nsga2"}}, "sampler=nsga2 and against belong together"),
+        ({"search": {"against": "adapter_mb"}}, "sampler=nsga2 and against belong together"),
+        ({"search": {"storage": "rdb", "url": "postgresql://me:pw@host/x"}}, "must not hold a password"),
+        ({"search": {"url": "sqlite:///x"}}, "url has no effect with storage=journal"),
+        ({"budget": {"gpu_hours": 2}}, "budget.gpu_hours is 2 but resources.gpus_per_worker is 0"),
+        ({"budget": {"target": 1.5}}, "budget.target"),
+        ({"warm_start": "sometimes"}, "warm_start"),
     ],
 )
 def test_a_bad_sweep_is_refused_by_name(settings: dict[str, Any], words: str) -> None:
@@ -105,3 +117,21 @@ def test_a_missing_file_is_named() -> None:
 
 def test_points_written_with_an_exponent_are_numbers() -> None:
     assert parse({"search": {"points": [{"optim.lr": "1e-3"}]}}).search.points == [{"optim.lr": 1e-3}]
+
+
+@pytest.mark.parametrize("sampler", PAIRS)
+@pytest.mark.parametrize("kind", ["none", "asha", "median"])
+def test_samplers_and_schedulers_go_together_as_the_table_says(sampler: Sampler, kind: Scheduler) -> None:
+    search = {"sampler": sampler, "against": "epoch_seconds" if sampler == "nsga2" else None}
+    settings = {"search": search, "scheduler": {"kind": kind}}
+    if kind in PAIRS[sampler]:
+        parse(settings)
+    else:
+        with pytest.raises(ConfigError, match=r"search\.force=true"):
+            parse(settings)
+    parse({**settings, "search": {**search, "force": True}})
+
+
+def test_off_is_off_although_yaml_reads_it_as_false() -> None:
+    assert parse(None, "warm_start=off").warm_start == "off"
+    assert parse(None, "warm_start=[polyp-2]").warm_start == ["polyp-2"]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import logging
+from importlib.metadata import requires, version
 
+import pytest
+from ray._private import worker as ray_worker
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
@@ -12,7 +16,7 @@ from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGro
 from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from tune.ray_private import SlotTrainer
+from tune.ray_private import SlotTrainer, hide_node_messages
 
 
 def parameters(function: object) -> list[str]:
@@ -55,3 +59,23 @@ def test_the_placement_group_cleaner_is_a_default_callback_and_ours_goes_without
 
     assert PlacementGroupCleanerCallback in kinds(DataParallelTrainer(lambda: None))
     assert PlacementGroupCleanerCallback not in kinds(SlotTrainer(lambda: None))
+
+
+def test_messages_of_nodes_go_through_one_function_and_ours_prints_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    source = inspect.getsource(ray_worker.listen_error_messages)
+    assert source.count("print_to_stdstream(") == 1
+    assert parameters(ray_worker.print_to_stdstream) == ["data", "ignore_prefix"]
+    monkeypatch.setattr(ray_worker, "print_to_stdstream", ray_worker.print_to_stdstream)  # undone afterwards
+    hide_node_messages()
+    with caplog.at_level(logging.INFO, "ray"):
+        ray_worker.print_to_stdstream({"lines": ["8 workers"], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    assert set(caplog.messages) == {"8 workers"}
+    assert "8 workers" not in capfd.readouterr().out
+
+
+def test_the_version_that_is_installed_is_the_one_that_is_pinned() -> None:
+    """These tests accept one Ray; pyproject.toml must ask for exactly it."""
+    (asked,) = [one for one in requires("infosam") or [] if one.startswith("ray[")]
+    assert asked.endswith(f"=={version('ray')}")

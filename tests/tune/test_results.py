@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tune.champions import Promotion
+from tune.champions.promotion import Promotion
 from tune.events import EpochReported, TrialEnded, TrialStarted
 from tune.ledger import Ledger
-from tune.results import Gain, SweepOutcome, closing_lines, gains_of, note, show_outcome
+from tune.note import note
+from tune.results import Gain, SweepOutcome, closing_lines, gains_of, show_outcome
 from tune.tracking import TrackingResult
 
 
@@ -86,15 +87,22 @@ def test_the_printed_result_says_who_what_and_how(console: Console) -> None:
 
 def test_what_went_wrong_is_said() -> None:
     result = outcome()
-    result.promotion = Promotion(promoted=False, model="infosam-polyp", version=None, reasons=("does not beat",))
+    result.promotion = Promotion(promoted=False, model="infosam-polyp", version="4", reasons=("does not beat [/b]",))
     result.tracking = TrackingResult(unwritten=3, error="refused")
     result.interrupted = True
     text = "\n".join(closing_lines(result))
-    assert "Not promoted" in text
+    assert "Not promoted[/]: does not beat \\[/b]; kept as infosam-polyp version 4" in text
+    assert "infosam champions show polyp" in text
     assert "lacks 3 records" in text
     assert "events.jsonl" in text
-    assert "partial" in text
+    assert "partial results; go on with infosam sweep --resume sweeps/polyp-2" in text
     assert "infosam predict" not in text
+
+
+def test_what_could_not_be_registered_can_be_offered_again() -> None:
+    result = outcome()
+    result.unregistered, result.bundle = "nobody answers", Path("bundle")
+    assert "Not registered[/]: nobody answers; offer it again with infosam sweep --resume" in closing_lines(result)[0]
 
 
 def test_the_note_is_markdown_with_leaderboard_and_gain() -> None:

@@ -56,7 +56,7 @@ def test_a_sweep_is_recorded_in_full(sweep_config: SweepConfig, home: Home, cons
     assert parent.data.tags["promotion"] == "not tried"  # a training that only counts leaves no checkpoint
     assert (outcome.folder / "sweep.yaml").is_file()
     lines = (outcome.folder / "events.jsonl").read_text().splitlines()
-    assert len(lines) == 12 + sum(len(trial.epochs) for trial in outcome.ledger.trials.values())
+    assert len(lines) == 14 + sum(len(trial.epochs) for trial in outcome.ledger.trials.values())
 
 
 def test_a_dead_tracker_does_not_stop_a_sweep(sweep_config: SweepConfig, home: Home, console: Console) -> None:
@@ -158,5 +158,14 @@ def test_a_real_sweep_ends_with_a_champion(dataset: Path, home: Home, console: C
     assert outcome.promotion.promoted, outcome.promotion.reasons
     (champion,) = champions()
     assert champion.tags["sweep_id"] == outcome.sweep_id
+    completed = [run for run in all_runs(home) if "images_epoch" in run.data.tags]
+    ends = [trial.end.reason for trial in outcome.ledger.trials.values() if trial.end]
+    assert len(completed) == ends.count("completed") >= 1
+    client = MlflowClient(tracking_uri=home.tracking_uri)
+    shown = {
+        frozenset(file.path.partition("+")[0] for file in client.list_artifacts(run.info.run_id, "images"))
+        for run in completed
+    }
+    assert shown == {frozenset(f"images/validation~000{row}" for row in range(3))}  # the same in all
     test = evaluate_bundle(resolve_domain("disc"), dataset, "test", checkpoint=weights)
     assert test.row("adapter", "box").dice == outcome.gains[2].adapter

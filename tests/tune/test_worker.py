@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from infosam.config import RunConfig
 from tune import noop
@@ -60,10 +61,33 @@ def test_a_configuration_that_is_none_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_training_without_any_epoch_is_a_failure(odd: TrainingEntry, tmp_path: Path) -> None:
-    (tmp_path / "epochs").write_text("4")
+    (tmp_path / "epochs").write_text("5")
     (last,) = play(odd, tmp_path, 1e-3)
     assert isinstance(last, Failure)
     assert "without a report" in last.error
+
+
+def test_a_trial_that_runs_out_of_memory_says_what_helps(odd: TrainingEntry, tmp_path: Path) -> None:
+    last = play(odd, tmp_path, 0.9)[-1]
+    assert isinstance(last, Failure)
+    assert last.error.startswith("out of memory (MemoryError: no room for 3 GiB); this trial alone failed: lower train")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ..."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_torch_too(error: Exception) -> None:
+    assert failure_of(error).error.startswith("out of memory (")
+    assert "\n" not in failure_of(error).error
+
+
+def test_a_resumed_trial_tells_its_last_epoch_again(odd: TrainingEntry, tmp_path: Path) -> None:
+    (tmp_path / "epochs").write_text("3")
+    assert [one.epoch for one in play(odd, tmp_path, 1e-3) if isinstance(one, Report)] == [3, 4]
 
 
 def test_an_exception_without_text_still_says_what_it_was() -> None:

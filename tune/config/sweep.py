@@ -10,6 +10,10 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from infosam.config import RunConfig, Strict, apply_overrides, read_yaml, validate
 from infosam.errors import ConfigError
+from tune.config.after import FinalConfig
+from tune.config.limits import BudgetConfig, ConstraintConfig
+from tune.config.resources import ResourceConfig
+from tune.config.search import SchedulerConfig, SearchConfig, pair_problem
 from tune.space import (
     Choice,
     Distribution,
@@ -18,7 +22,6 @@ from tune.space import (
     parse_distribution,
     point_problems,
     space_problems,
-    with_numbers,
 )
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
@@ -42,80 +45,6 @@ def _parse_space(settings: Any) -> Any:
     return {str(path): parse_distribution(str(path), one) for path, one in settings.items()}
 
 
-class SearchConfig(Strict):
-    """How points of the space are chosen."""
-
-    trials: int = Field(default=16, ge=1, le=100_000)
-    """Number of configurations to try."""
-    seed: int = Field(default=0, ge=0, le=2**31 - 1)
-    """Seed of the sampler; with one slot it makes the sweep repeatable, with more the finishing order matters too."""
-    sampler: Literal["tpe", "random"] = "tpe"
-    """tpe: learns from finished and early-stopped trials (Bergstra et al. 2011); random: independent draws."""
-    startup_trials: int = Field(default=8, ge=1)
-    """Random trials before tpe starts to learn."""
-    points: Annotated[list[dict[str, Any]], BeforeValidator(with_numbers)] = Field(default_factory=list)
-    """Configurations to try first, each a mapping of searched paths to values; paths left out are sampled."""
-    storage: Literal["journal", "memory"] = "journal"
-    """Where Optuna keeps the study: a journal file in the sweep's folder, or memory only."""
-
-
-class SchedulerConfig(Strict):
-    """Which trials are stopped early."""
-
-    kind: Literal["asha", "none"] = "asha"
-    """asha: at each rung only the best share goes on (Li et al. 2020); none: every trial runs all its epochs."""
-    grace_epochs: int = Field(default=2, ge=1)
-    """First rung: no trial is stopped before this many epochs."""
-    reduction: float = Field(default=2.0, gt=1, le=16)
-    """One in this many trials survives a rung; the next rung is this many times later."""
-
-
-class ResourceConfig(Strict):
-    """What one trial may use, and how many run at once."""
-
-    slots: int | Literal["auto"] = "auto"
-    """Trials at a time; auto: as many as the cluster holds now, at most the number of trials."""
-    workers_per_trial: int = Field(default=1, ge=1)
-    """Training processes of one trial; only 1 in this version."""
-    cpus_per_worker: float = Field(default=1, gt=0)
-    """Processor cores reserved for a worker; whole cores are also its number of torch threads."""
-    gpus_per_worker: float = Field(default=0, ge=0)
-    """GPUs reserved for a worker; a fraction lets several trials share one, 0 trains on the processor."""
-    memory_gib_per_worker: float = Field(default=0, ge=0)
-    """Main memory reserved for a worker in GiB; 0: not reserved."""
-    step_timeout_s: float = Field(default=3600, gt=0)
-    """Longest wait for one epoch, including start-up, before a slot is taken for broken."""
-    max_failures: int = Field(default=2, ge=0)
-    """How often a trial is started again after its process or node died; a trial that raises is not repeated."""
-
-    @field_validator("workers_per_trial")
-    @classmethod
-    def _single_worker(cls, workers: int) -> int:
-        if workers != 1:
-            raise ValueError(
-                f"must be 1 in this version, got {workers}: training does not yet synchronise gradients "
-                "between processes, so more workers would train separate models; raise slots instead"
-            )
-        return workers
-
-    @field_validator("slots")
-    @classmethod
-    def _positive(cls, slots: int | str) -> int | str:
-        if isinstance(slots, int) and slots < 1:
-            raise ValueError(f"must be >= 1 or auto, got {slots}")
-        return slots
-
-    @property
-    def bundle(self) -> dict[str, float]:
-        """The resources of one worker by their Ray names."""
-        wanted = {
-            "CPU": self.cpus_per_worker,
-            "GPU": self.gpus_per_worker,
-            "memory": float(int(self.memory_gib_per_worker * 2**30)),
-        }
-        return {name: amount for name, amount in wanted.items() if amount > 0}
-
-
 class TrackingConfig(Strict):
     """Where MLflow records the sweep."""
 
@@ -123,6 +52,11 @@ class TrackingConfig(Strict):
     """Tracking server or database; default: MLFLOW_TRACKING_URI, or the embedded store in the results folder."""
     experiment: str = Field(default="infosam", min_length=1)
     """Experiment that holds the parent run and its trials."""
+
+
+def _off(value: Any) -> Any:
+    """YAML 1.1 reads `off` as false."""
+    return "off" if value is False else value
 
 
 class SweepConfig(Strict):
@@ -142,6 +76,16 @@ class SweepConfig(Strict):
     """How configurations are chosen."""
     scheduler: SchedulerConfig = SchedulerConfig()
     """How trials are stopped early."""
+    constraints: ConstraintConfig = ConstraintConfig()
+    """How large an adapter may be."""
+    budget: BudgetConfig = BudgetConfig()
+    """When the sweep stops before all trials."""
+    final: FinalConfig = FinalConfig()
+    """What is trained after the search."""
+    warm_start: Annotated[Literal["auto", "off"] | list[Name], BeforeValidator(_off)] = "auto"
+    """Earlier sweeps of other domains whose best configurations are tried first: auto, the newest ones in the folder
+    for sweeps; off; or a list of their names. The points found stand in search.points of the sweep's own sweep.yaml,
+    where warm_start is off, so that running that file repeats the sweep."""
     resources: ResourceConfig = ResourceConfig()
     """What a trial may use."""
     tracking: TrackingConfig = TrackingConfig()
@@ -180,8 +124,34 @@ class SweepConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _workers_divide_batches(self) -> SweepConfig:
+        train, workers = self.run.train, self.resources.workers_per_trial
+        searched = self.space.keys() & {"train.batch_size", "train.accumulate"}  # then each trial checks for itself
+        if not searched and train.batch_size % (workers * train.accumulate):
+            raise ValueError(
+                f"run.train.batch_size = {train.batch_size} must be a multiple of {workers * train.accumulate}, "
+                f"resources.workers_per_trial times run.train.accumulate: the workers divide each batch among them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sampler_fits_scheduler(self) -> SweepConfig:
+        if problem := pair_problem(self.search, self.scheduler):
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _gpu_hours_can_be_spent(self) -> SweepConfig:
+        if self.budget.gpu_hours is not None and not self.resources.gpus_per_worker:
+            raise ValueError(
+                f"budget.gpu_hours is {self.budget.gpu_hours:g} but resources.gpus_per_worker is 0, so none would "
+                "ever be spent; set budget.hours, or reserve GPUs"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _grace_fits(self) -> SweepConfig:
-        if self.scheduler.kind == "asha" and self.scheduler.grace_epochs > self.run.train.epochs:
+        if self.scheduler.kind != "none" and self.scheduler.grace_epochs > self.run.train.epochs:
             raise ValueError(
                 f"scheduler.grace_epochs must be <= run.train.epochs ({self.run.train.epochs}), got "
                 f"{self.scheduler.grace_epochs}: no trial would ever reach a rung"

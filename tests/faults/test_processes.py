@@ -1,0 +1,139 @@
+"""Trials that go wrong, and processes of a sweep that are killed while its driver lives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.cluster_utils import Cluster
+from rich.console import Console
+from servers import mlflow_server
+from sweep_check import check_resources, check_sweep, lasting_rows, rows
+
+from tune.config import SweepConfig
+from tune.events import EpochReported, Event, TrialRetried
+from tune.home import Home
+from tune.ledger import Ledger
+from tune.runner import run_sweep
+
+TRAINING = "lasting_training"
+RATES = [1e-3, 2e-3, 3e-3, 4e-3]
+SLOT_TITLES = ("ray::Slot", "ray::ResourceTrainable")  # as Ray names a slot's process, idle or in a method
+
+Configure = Callable[..., SweepConfig]
+Once = Callable[[Path, Callable[[Event], bool], Callable[[Event], Any]], threading.Thread]
+
+
+def sweep(config: SweepConfig, home: Home, console: Console, cpus: float = 2) -> Ledger:
+    """Runs it, and checks that it left everything in order."""
+    outcome = run_sweep(config, home=home, console=console, training=TRAINING)
+    ledger = check_sweep(outcome.folder, outcome.tracking_uri, trials=config.search.trials)
+    check_resources(cpus)
+    return ledger
+
+
+def reasons(ledger: Ledger) -> list[str]:
+    return [trial.end.reason if trial.end else "none" for _, trial in sorted(ledger.trials.items())]
+
+
+def at_epoch(trial_id: str, epoch: int) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, EpochReported) and (event.trial_id, event.epoch) == (trial_id, epoch)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_undisturbed_sweeps_give_the_rows_that_disturbed_ones_must(
+    configure: Configure, home: Home, console: Console
+) -> None:
+    ledger = sweep(configure(RATES), home, console)
+    assert reasons(ledger) == ["completed"] * 4
+    assert rows(ledger) == pytest.approx(lasting_rows(RATES))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_trials_that_go_wrong_fail_alone(configure: Configure, home: Home, console: Console) -> None:
+    """One raises, one gives NaN, one runs out of memory by exception, one is killed for it every time."""
+    rates = [1e-3, 0.5, 0.6, 0.3, 0.2, 2e-3]
+    ledger = sweep(configure(rates, resources={"max_failures": 1}), home, console)
+    assert reasons(ledger) == ["completed", "error", "error", "error", "error", "completed"]
+    errors = [trial.end.error or "" if trial.end else "" for _, trial in sorted(ledger.trials.items())]
+    for error, words in zip(errors[1:5], ["this is where it breaks", "is nan", "out of memory", "died"], strict=True):
+        assert words in error
+    sound = lasting_rows([1e-3, 2e-3]) | {(rate, 1): dice for (rate, _), dice in lasting_rows(rates[1:5], 1).items()}
+    assert rows(ledger) == pytest.approx(sound)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_training_process_goes_on_from_its_checkpoint(
+    configure: Configure, home: Home, console: Console, once: Once
+) -> None:
+    def kill(event: Event) -> None:
+        assert isinstance(event, EpochReported)
+        os.kill(int(event.values["worker"]), signal.SIGKILL)
+
+    once(home.sweeps / "square", at_epoch("t0001", 2), kill)
+    ledger = sweep(configure(RATES), home, console)
+    assert reasons(ledger) == ["completed"] * 4
+    assert rows(ledger) == pytest.approx(lasting_rows(RATES))
+    assert len({epoch.values["worker"] for epoch in ledger.trials["t0001"].epochs}) == 2
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_trial_of_a_killed_slot_goes_on_in_another(
+    configure: Configure, home: Home, console: Console, once: Once
+) -> None:
+    retried: list[str] = []
+    once(home.sweeps / "square", at_epoch("t0001", 2), lambda event: os.kill(slot_process(), signal.SIGKILL))
+    once(home.sweeps / "square", lambda event: isinstance(event, TrialRetried), lambda event: retried.append("yes"))
+    ledger = sweep(configure(RATES), home, console)
+    assert reasons(ledger) == ["completed"] * 4
+    assert rows(ledger) == pytest.approx(lasting_rows(RATES))
+    assert retried
+
+
+def test_neither_a_lost_node_nor_a_dead_tracking_server_costs_a_row(
+    cluster: Cluster, configure: Configure, home: Home, console: Console, once: Once
+) -> None:
+    """The raylet of a node is killed under a slot; the server, too, and comes back before the sweep ends."""
+    node = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    home.folder.mkdir(parents=True)
+    folder = home.sweeps / "square"
+    with mlflow_server(f"sqlite:///{home.database}", home.artifacts) as server:
+
+        def lose(event: Event) -> None:
+            server.kill()
+            os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+
+        once(folder, at_epoch("t0002", 2), lose)
+        once(folder, at_epoch("t0003", 3), lambda event: server.start())
+        config = configure([*RATES, 5e-3, 6e-3], tracking={"uri": server.uri}, resources={"slots": 3})
+        ledger = sweep(config, home, console)
+    cluster.remove_node(node, allow_graceful=False)
+    assert reasons(ledger) == ["completed"] * 6
+    assert rows(ledger) == pytest.approx(lasting_rows([*RATES, 5e-3, 6e-3]))
+
+
+def slot_process() -> int:
+    """The process of a slot that runs, found by Ray's title for it and by its parents: a raylet of ours, and us."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                title = (folder / "cmdline").read_bytes().decode(errors="replace")
+                ours = parent_of(parent_of(int(folder.name))) == os.getpid()
+            except OSError:
+                continue
+            if ours and title.startswith(SLOT_TITLES):
+                return int(folder.name)
+    raise AssertionError("no slot is running")
+
+
+def parent_of(process: int) -> int:
+    """The parent's id; 0 for the first process."""
+    if process == 0:
+        return 0
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])

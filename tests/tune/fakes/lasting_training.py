@@ -1,0 +1,66 @@
+"""A training that keeps its state on disk and counts on from there, for tests of what happens when something dies.
+
+It climbs half of the way to a peak that the learning rate sets, each epoch from the value it has, so that a wrong state
+shows. optim.lr of a trial: 0.5 raises in epoch 2, 0.6 reports NaN there, 0.3 runs out of memory there, 0.2 kills its
+own process there as the kernel does when memory runs out, others do nothing wrong."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from infosam.config import ModelConfig, RunConfig
+from tune.noop import NoopEpoch, NoopMaterials
+from tune.noop import load_materials as load_nothing
+
+EPOCH_S = 0.15
+
+
+def load_materials(model: ModelConfig, data: Path, *, device: str = "auto", baselines: bool = True) -> NoopMaterials:
+    return load_nothing(model, data, device=device, baselines=baselines)
+
+
+def train(config: RunConfig, materials: NoopMaterials, *, checkpoint_dir: Path | None = None) -> Iterator[NoopEpoch]:
+    assert checkpoint_dir is not None
+    checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    path = checkpoint_dir / "state.json"
+    history: list[float] = json.loads(path.read_text()) if path.exists() else []
+    if history:
+        yield _report(history)
+    peak = 0.9 - 0.1 * abs(math.log10(config.optim.lr) + 3)
+    while len(history) < config.train.epochs:
+        time.sleep(EPOCH_S)
+        dice = history[-1] if history else 0.0
+        dice = _gone_wrong(config.optim.lr, dice + (peak - dice) / 2, len(history) + 1)
+        history.append(dice)
+        if (checkpoint_dir.parents[3] / "disk-full").exists():  # of a test that cannot mount a small disk
+            raise OSError(errno.ENOSPC, "No space left on device")
+        temporary = path.with_suffix(".part")
+        temporary.write_text(json.dumps(history))
+        temporary.replace(path)
+        yield _report(history)
+
+
+def _report(history: list[float]) -> NoopEpoch:
+    dice = history[-1]
+    values = {f"val/{prompt}{metric}": dice for prompt in ("", "box/", "none/") for metric in ("dice", "iou")}
+    values["worker"] = float(os.getpid())
+    return NoopEpoch(epoch=len(history), values=values, is_best=dice == max(history))
+
+
+def _gone_wrong(lr: float, dice: float, epoch: int) -> float:
+    if epoch != 2:
+        return dice
+    if lr == 0.5:
+        raise RuntimeError("this is where it breaks")
+    if lr == 0.3:
+        raise MemoryError
+    if lr == 0.2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return math.nan if lr == 0.6 else dice

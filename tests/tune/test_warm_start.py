@@ -1,0 +1,140 @@
+"""Points from earlier sweeps: whose, how many, made to fit, and repeatable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infosam.errors import ConfigError
+from tune.config import SweepConfig, load_sweep_config, parse_sweep_config
+from tune.event_log import NAME, EventLog
+from tune.events import OBJECTIVE, EpochReported, SweepStarted, TrialEnded, TrialStarted
+from tune.home import Home
+from tune.plan import SETTINGS_FILE, make_plan
+from tune.warm_start import PAPER, warm_started
+
+GOOD = {"peft.kind": "lora", "peft.rank": 8, "info.compression": 2.0, "info.distillation": 0.1, "optim.lr": 1e-3}
+SECOND = {"peft.kind": "adapter", "peft.width": 16, "info.compression": 0.0, "optim.lr": 1e-4}
+
+
+def earlier(folder: Path, name: str, domain: str, trials: list[dict[str, Any]], *, at: float = 1.0) -> None:
+    """A sweep that is over: the first trial scored best."""
+    (folder / name).mkdir(parents=True)
+    log = EventLog(folder / name / NAME)
+    started = SweepStarted(
+        sweep_id=name, domain=domain, experiment="e", settings="", params={"train.seed": 0}, tags={}, data={},
+        zero_shot={}, rungs=(), at=at,
+    )  # fmt: skip
+    log(started)
+    for number, values in enumerate(trials):
+        trial_id, score = f"t{number:04d}", {OBJECTIVE: 0.9 - 0.1 * number}
+        log(TrialStarted(trial_id=trial_id, values=values))
+        log(EpochReported(trial_id=trial_id, epoch=1, values=score, checkpoint=None, is_best=True))
+        log(TrialEnded(trial_id=trial_id, state="FINISHED", reason="completed"))
+    log.close()
+
+
+def parse(*overrides: str, **settings: Any) -> SweepConfig:
+    return parse_sweep_config({"data": "somewhere", **settings}, list(overrides), source="test")
+
+
+def test_the_best_of_other_domains_come_first_with_the_papers_defaults(tmp_path: Path) -> None:
+    earlier(tmp_path, "leaf", "leaf", [GOOD, SECOND])
+    earlier(tmp_path, "mine", "disc", [{"optim.lr": 1.1e-3}])
+    config, notes = warm_started(parse(), "disc", [tmp_path])
+    paper, *found = config.search.points
+    assert paper.items() <= PAPER.items()
+    assert found == [GOOD, SECOND]
+    assert config.warm_start == "off"
+    assert any("leaf (leaf, val Dice 0.900)" in note for note in notes)
+    assert any("paper's defaults" in note for note in notes)
+
+
+def test_ones_own_points_stay_first_and_may_be_the_papers() -> None:
+    config = load_sweep_config(Path("tune/sweeps/default.yaml"))
+    settled, notes = warm_started(config, "disc", [])
+    assert (settled.search.points, notes) == (config.search.points, [])
+
+
+def test_an_own_point_that_is_the_papers_is_not_repeated(tmp_path: Path) -> None:
+    earlier(tmp_path, "leaf", "leaf", [GOOD])
+    own = {"peft.kind": "lora", "peft.rank": 4, "info.compression": 1.0, "info.distillation": 0.5, "optim.lr": 5e-4}
+    config, notes = warm_started(parse(search={"points": [own]}), "disc", [tmp_path])
+    assert config.search.points == [own, GOOD]
+    assert not any("paper" in note for note in notes)
+
+
+def test_the_newest_sweep_of_each_domain_counts_and_only_some_trials_are_taken(tmp_path: Path) -> None:
+    earlier(tmp_path, "old", "leaf", [SECOND], at=1)
+    earlier(tmp_path, "new", "leaf", [GOOD], at=2)
+    earlier(tmp_path, "road", "road", [{**GOOD, "peft.rank": 3}, {**GOOD, "peft.rank": 5}], at=3)
+    config, _ = warm_started(parse("search.trials=8"), "disc", [tmp_path])
+    assert config.search.points[1:] == [{**GOOD, "peft.rank": 3}, GOOD]
+
+
+def test_no_room_means_no_warm_start(tmp_path: Path) -> None:
+    earlier(tmp_path, "leaf", "leaf", [GOOD])
+    fixed = [{"optim.lr": 1e-3}, {"optim.lr": 2e-4}]
+    config, notes = warm_started(parse(search={"trials": 2, "points": fixed}), "disc", [tmp_path])
+    assert (config.search.points, notes) == (fixed, [])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "words"),
+    [
+        ({"peft.kind": "lora", "peft.rank": 99}, {"peft.kind": "lora", "peft.rank": 16}, "peft.rank 99 -> 16"),
+        ({"optim.lr": 1e-6}, {"optim.lr": 5e-5}, "optim.lr 1e-06 -> 5e-05"),
+        ({"info.compression": 0.02}, {"info.compression": 0.03}, "info.compression 0.02 -> 0.03"),
+        ({"info.compression": 0.001}, {"info.compression": 0.0}, "info.compression 0.001 -> 0"),
+        ({"peft.kind": "dora", "peft.rank": 4, "optim.lr": 1e-3}, {"optim.lr": 1e-3}, "peft.kind dora left open"),
+    ],
+)
+def test_values_are_made_to_fit_with_a_word(
+    tmp_path: Path, values: dict[str, Any], expected: dict[str, Any], words: str
+) -> None:
+    earlier(tmp_path, "leaf", "leaf", [values])
+    config, notes = warm_started(parse(), "disc", [tmp_path])
+    assert config.search.points[-1] == expected
+    assert any(words in note for note in notes)
+
+
+def test_what_breaks_a_constraint_is_left_out_with_a_word(tmp_path: Path) -> None:
+    earlier(tmp_path, "leaf", "leaf", [{**GOOD, "peft.rank": 16}, {**GOOD, "peft.rank": 2}])
+    config, notes = warm_started(parse(constraints={"adapter_mb": 0.05}), "disc", [tmp_path])
+    assert [point["peft.rank"] for point in config.search.points] == [4, 2]
+    assert any("leaves out leaf" in note and "adapter_mb" in note for note in notes)
+
+
+def test_sweeps_can_be_named(tmp_path: Path) -> None:
+    earlier(tmp_path, "mine", "disc", [GOOD])
+    config, _ = warm_started(parse(warm_start=["mine"]), "disc", [tmp_path])
+    assert GOOD in config.search.points
+    with pytest.raises(ConfigError, match=r"no sweep yours to take from; there are mine"):
+        warm_started(parse(warm_start=["yours"]), "disc", [tmp_path])
+    assert warm_started(parse(warm_start="off"), "leaf", [tmp_path])[1] == []
+
+
+def test_a_damaged_log_is_passed_over_with_a_word(tmp_path: Path) -> None:
+    earlier(tmp_path, "leaf", "leaf", [GOOD])
+    earlier(tmp_path, "road", "road", [SECOND])
+    path = tmp_path / "leaf" / NAME
+    path.write_bytes(path.read_bytes().replace(b"0.9", b"0.8"))
+    config, notes = warm_started(parse(), "disc", [tmp_path])
+    assert SECOND in config.search.points
+    assert GOOD not in config.search.points
+    assert any("passes over leaf" in note for note in notes)
+
+
+def test_the_file_of_a_warm_started_sweep_repeats_it(dataset: Path, home: Home) -> None:
+    earlier(home.sweeps, "leaf", "leaf", [GOOD])
+    plan = make_plan(parse(f"data={dataset}"), home, "tune.noop")
+    assert GOOD in plan.config.search.points
+    assert plan.notes
+    earlier(home.sweeps, "road", "road", [SECOND])
+    written = load_sweep_config(plan.folder / SETTINGS_FILE)
+    again = make_plan(written, home, "tune.noop")
+    assert again.config.search == plan.config.search
+    assert yaml.safe_load((again.folder / SETTINGS_FILE).read_text())["warm_start"] == "off"

@@ -1,0 +1,69 @@
+"""The code of an MLflow model over an adapter bundle. MLflow copies this file beside the bundle ("models from code"),
+so it imports nothing but libraries and `infosam`, and nothing of a registered version is a pickle.
+
+In: one row per image, `image` the bytes of a picture file (PNG, JPEG, ...), and `x0, y0, x1, y1`, first and last column
+and row of the object in pixels of that picture, NaN or left out where nothing is known. Out: `mask`, a PNG of the
+picture's size with 255 on the object and 0 elsewhere, and `score`, the mean probability of the mask's own pixels (0.5
+to 1, or 0 for an empty mask), which says how sure the model is, not how right.
+"""
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+from PIL import Image
+
+from infosam.errors import DataError
+from infosam.predict import Predictor, decode_image
+from infosam.prompt_files import BOX_COLUMNS, ImagePrompt
+
+
+class SegmentationModel(PythonModel):
+    """Masks by the adapter in the folder that the artifact `bundle` names."""
+
+    def load_context(self, context: Any) -> None:
+        """Reads the bundle. `model_config`: `checkpoint`, the file of the base weights for other bases than vit_nano,
+        and `device`. Raises as `infosam.predict.Predictor`."""
+        settings = context.model_config or {}
+        checkpoint = settings.get("checkpoint")
+        self._predictor = Predictor(
+            Path(context.artifacts["bundle"]),
+            checkpoint=Path(checkpoint) if checkpoint else None,
+            device=settings.get("device") or "auto",
+        )
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Masks and scores in the order of the rows. Raises DataError naming the row."""
+        rows = model_input.to_dict(orient="records")
+        made = [self._predict_row(row, f"row {number}") for number, row in enumerate(rows)]
+        return pd.DataFrame(made, columns=["mask", "score"])
+
+    def _predict_row(self, row: dict[Any, Any], where: str) -> dict[str, Any]:
+        prompt = _prompt(row, where)
+        try:
+            logits = self._predictor.logits(decode_image(row["image"], "image"), prompt)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+        mask = logits > 0
+        probability = 1 / (1 + np.exp(-logits[mask].astype(np.float64)))
+        stream = io.BytesIO()
+        Image.fromarray(mask.astype(np.uint8) * 255).save(stream, format="PNG")
+        return {"mask": stream.getvalue(), "score": float(probability.mean()) if mask.any() else 0.0}
+
+
+def _prompt(row: dict[Any, Any], where: str) -> ImagePrompt:
+    sides = [row.get(name) for name in BOX_COLUMNS]
+    known = [float(side) for side in sides if side is not None and not math.isnan(side)]
+    if not known:
+        return ImagePrompt()
+    if len(known) < len(sides) or known[2] < known[0] or known[3] < known[1]:
+        raise DataError(f"{where}: a box is {', '.join(BOX_COLUMNS)} with x1 >= x0 and y1 >= y0; got {sides}")
+    return ImagePrompt(box=(known[0], known[1], known[2], known[3]))
+
+
+set_model(SegmentationModel())

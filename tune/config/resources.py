@@ -1,0 +1,45 @@
+"""What a trial may use."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from infosam.config import Strict
+
+
+class ResourceConfig(Strict):
+    """What one trial may use, and how many run at once."""
+
+    slots: int | Literal["auto"] = "auto"
+    """Trials at a time; auto: as many as the cluster holds now, at most the number of trials."""
+    workers_per_trial: int = Field(default=1, ge=1)
+    """Training processes of one trial; they divide each batch among them and do together what one would do."""
+    cpus_per_worker: float = Field(default=1, gt=0)
+    """Processor cores reserved for a worker; whole cores are also its number of torch threads."""
+    gpus_per_worker: float = Field(default=0, ge=0)
+    """GPUs reserved for a worker; a fraction lets several trials share one, 0 trains on the processor."""
+    memory_gib_per_worker: float = Field(default=0, ge=0)
+    """Main memory reserved for a worker in GiB; 0: not reserved."""
+    step_timeout_s: float = Field(default=3600, gt=0)
+    """Longest wait for one epoch, including start-up, before a slot is taken for broken."""
+    max_failures: int = Field(default=2, ge=0)
+    """How often a trial is started again after its process or node died; a trial that raises is not repeated."""
+
+    @field_validator("slots")
+    @classmethod
+    def _positive(cls, slots: int | str) -> int | str:
+        if isinstance(slots, int) and slots < 1:
+            raise ValueError(f"must be >= 1 or auto, got {slots}")
+        return slots
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """The resources of one worker by their Ray names."""
+        wanted = {
+            "CPU": self.cpus_per_worker,
+            "GPU": self.gpus_per_worker,
+            "memory": float(int(self.memory_gib_per_worker * 2**30)),
+        }
+        return {name: amount for name, amount in wanted.items() if amount > 0}
