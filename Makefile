@@ -46,7 +46,7 @@ $(RUN_READY): $(MANIFEST) | $(BIN)/python
 	@touch $@
 
 $(DEV_READY): $(RUN_READY)
-	$(PIP) install --quiet -c constraints.txt -e '.[test,dev]'
+	$(PIP) install --quiet -c constraints.txt -e '.[server,test,dev]'
 	@touch $@
 
 $(BIN)/python:

@@ -11,8 +11,12 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from servers import MlflowServer, Postgres
 
 pytest_plugins = ["pytester"]
 
@@ -51,6 +55,27 @@ def infosam_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "home"
     monkeypatch.setenv("INFOSAM_HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL for all tests; each makes databases of its own."""
+    from servers import Missing, postgresql
+
+    try:
+        with postgresql() as database:
+            yield database
+    except Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def team_server(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """One `mlflow server` over PostgreSQL, which also keeps the artifacts. Whoever kills it starts it again."""
+    from servers import mlflow_server
+
+    with mlflow_server(postgres.create("team"), tmp_path_factory.mktemp("team") / "artifacts") as server:
+        yield server
 
 
 # ------------------------------------------------------------------------------------------------- skip policy
