@@ -6,6 +6,7 @@ tracker, the report, resume and `infosam sync` read, each from the offset where 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import fcntl
 import json
 import os
@@ -91,8 +92,8 @@ class EventLog:
             line = self._unwritten[0]
             try:
                 written = self._file.write(line)
-                if written != len(line):
-                    raise OSError(f"{self.path}: {written} of {len(line)} bytes were written")
+                if written != len(line):  # what the system does with the last bytes of a disk
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             except OSError:
                 os.truncate(self.path, self._size)  # half a line would spoil the next one
                 raise

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -63,10 +64,25 @@ class Interrupt:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self._asked:
-            # Ray processes of our own are children that the kernel kills with us, and nothing else is held.
             self._last_words()
+            _end_descendants()
             os._exit(EXIT_KILLED)
         self._asked = True
         self._notice()
         if not self._patient:
             raise KeyboardInterrupt
+
+
+def _end_descendants() -> None:
+    """Kills what this process started, and what that started: an agent of a Ray of our own would stay for minutes,
+    looking for the node that is gone. A cluster that we are only a guest of is none of our children."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            parents[int(stat.parent.name)] = int(stat.read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    ours = {os.getpid()}
+    while found := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= found
+    for pid in ours - {os.getpid()}:
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)

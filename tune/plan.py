@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from infosam.data.schema import read_card
 from infosam.errors import ConfigError, UserError
 from tune.config import SweepConfig
 from tune.footprint import check_constraints
@@ -80,6 +79,8 @@ def make_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> Swee
 
 def draft_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> SweepPlan:
     """As `make_plan` with nothing on disk yet; a name that is taken gets its number there."""
+    from infosam.data.schema import read_card  # pyarrow, which `--help` need not wait for
+
     card = read_card(config.data)  # the images are checked where they are loaded, while Ray starts
     if config.domain not in (None, card.domain):
         raise ConfigError(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import yaml
 
-from infosam.data.schema import read_card
 from infosam.errors import ConfigError, UserError
 from tune.config import SweepConfig, load_sweep_config, parse_sweep_config
 from tune.event_log import NAME
@@ -49,6 +48,8 @@ def reopen(
         overrides: changed settings, `resources.slots=2`; only of `resources`.
 
     Raises UserError if its settings were edited since, or its data is not the same."""
+    from infosam.data.schema import read_card  # pyarrow, which `--help` need not wait for
+
     config = _settings(folder, ledger, overrides)
     assert config.name is not None
     assert config.domain is not None

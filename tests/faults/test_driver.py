@@ -26,7 +26,7 @@ from tune.runner import resume_sweep
 TRAINING = "lasting_training"
 RATES = [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3]
 PATIENCE_S = 240
-GONE_S = 60.0
+GONE_S = 150.0
 
 Configure = Callable[..., SweepConfig]
 Spawn = Callable[..., "subprocess.Popen[str]"]

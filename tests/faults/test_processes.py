@@ -19,13 +19,15 @@ from tune.config import SweepConfig
 from tune.events import EpochReported, Event, TrialRetried
 from tune.home import Home
 from tune.ledger import Ledger
-from tune.runner import run_sweep
+from tune.runner import resume_sweep, run_sweep
 
 TRAINING = "lasting_training"
 RATES = [1e-3, 2e-3, 3e-3, 4e-3]
+RESTART_S = 240.0
 SLOT_TITLES = ("ray::Slot", "ray::ResourceTrainable")  # as Ray names a slot's process, idle or in a method
 
 Configure = Callable[..., SweepConfig]
+WaitFor = Callable[[Path, Callable[[Event], bool]], Event]
 Once = Callable[[Path, Callable[[Event], bool], Callable[[Event], Any]], threading.Thread]
 
 
@@ -96,7 +98,7 @@ def test_the_trial_of_a_killed_slot_goes_on_in_another(
 
 
 def test_neither_a_lost_node_nor_a_dead_tracking_server_costs_a_row(
-    cluster: Cluster, configure: Configure, home: Home, console: Console, once: Once
+    cluster: Cluster, configure: Configure, home: Home, console: Console, once: Once, wait_for: WaitFor
 ) -> None:
     """The raylet of a node is killed under a slot; the server, too, and comes back before the sweep ends."""
     node = cluster.add_node(num_cpus=1)
@@ -108,11 +110,16 @@ def test_neither_a_lost_node_nor_a_dead_tracking_server_costs_a_row(
         def lose(event: Event) -> None:
             server.kill()
             os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+            wait_for(folder, at_epoch("t0004", 1))
+            server.start()
 
-        once(folder, at_epoch("t0002", 2), lose)
-        once(folder, at_epoch("t0003", 3), lambda event: server.start())
+        back = once(folder, at_epoch("t0002", 2), lose)
         config = configure([*RATES, 5e-3, 6e-3], tracking={"uri": server.uri}, resources={"slots": 3})
-        ledger = sweep(config, home, console)
+        run_sweep(config, home=home, console=console, training=TRAINING)
+        back.join(RESTART_S)
+        resume_sweep("square", home=home, console=console, training=TRAINING)  # for a server that came back too late
+        ledger = check_sweep(folder, server.uri, trials=6)
+        check_resources(2)
     cluster.remove_node(node, allow_graceful=False)
     assert reasons(ledger) == ["completed"] * 6
     assert rows(ledger) == pytest.approx(lasting_rows([*RATES, 5e-3, 6e-3]))

@@ -157,7 +157,7 @@ def test_what_a_full_disk_refused_is_written_later(path: Path, monkeypatch: pyte
 
     whole = log._file
     monkeypatch.setattr(log, "_file", Full(whole))
-    with pytest.raises(OSError, match="bytes were written"):
+    with pytest.raises(OSError, match="No space left on device"):
         log(story()[1])
     monkeypatch.setattr(log, "_file", whole)
     assert events_of(path) == story()[:1]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +22,27 @@ with Interrupt(notice=lambda: print("first", flush=True), last_words=lambda: pri
         signal.raise_signal(signal.SIGINT)
         print("never here", flush=True)
 """
+
+
+FAMILY = """
+import signal, subprocess
+from tune.interrupt import Interrupt
+def nothing():
+    pass
+child = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
+print(child.pid, child.stdout.readline().strip(), flush=True)
+with Interrupt(notice=nothing, last_words=nothing) as interrupt, interrupt.only_asked():
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGINT)
+"""
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def nothing() -> None:
@@ -58,3 +81,14 @@ def test_the_second_signal_ends_the_process() -> None:
     done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == EXIT_KILLED
     assert done.stdout.split("\n") == ["first", "goes on", "last", ""]
+
+
+def test_the_second_signal_ends_children_and_their_children() -> None:
+    done = subprocess.run([sys.executable, "-c", FAMILY], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == EXIT_KILLED
+    child, grandchild = map(int, done.stdout.split())
+    deadline = time.monotonic() + 30
+    while (is_alive(child) or is_alive(grandchild)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_alive(child)
+    assert not is_alive(grandchild)
