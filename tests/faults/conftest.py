@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.filterwarnings(warning))
 
 
-@pytest.fixture(scope="package")  # the tests of other folders start a Ray of their own
+@pytest.fixture(scope="module")  # not for longer: the tests of other folders start a Ray of their own
 def cluster() -> Iterator[Cluster]:
     """A head node with two CPUs; tests add others. Its workers can import the modules in fakes/."""
     import ray

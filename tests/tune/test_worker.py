@@ -70,7 +70,8 @@ def test_training_without_any_epoch_is_a_failure(odd: TrainingEntry, tmp_path: P
 def test_a_trial_that_runs_out_of_memory_says_what_helps(odd: TrainingEntry, tmp_path: Path) -> None:
     last = play(odd, tmp_path, 0.9)[-1]
     assert isinstance(last, Failure)
-    assert last.error.startswith("out of memory (MemoryError: no room for 3 GiB); this trial alone failed: lower train")
+    assert last.error.startswith("out of memory (MemoryError: no room for 3 GiB); this trial alone failed: ")
+    assert "infosam calibrate" in last.error
 
 
 @pytest.mark.parametrize(
