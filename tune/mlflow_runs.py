@@ -73,9 +73,16 @@ def sweep_tags(sweep: SweepStarted, end: SweepEnded | None) -> dict[str, str]:
     return tags | {**end.tags, "stop_reason": end.reason, NOTE_TAG: end.note} if end else tags
 
 
+BEST_METRIC = "val/best_dice"
+"""MLflow sorts runs by the last value of a metric, and the last epoch is seldom the best: by this one they stand in the
+order of the leaderboard."""
+
+
 def epoch_metrics(sweep: SweepStarted, event: EpochReported) -> list[Metric]:
-    """One point per value at step = epoch, and the gain over the untuned model."""
+    """One point per value at step = epoch, the gain over the untuned model, and BEST_METRIC at each new best."""
     values = dict(event.values)
+    if event.is_best and OBJECTIVE in values:
+        values[BEST_METRIC] = values[OBJECTIVE]
     if OBJECTIVE in values and OBJECTIVE in sweep.zero_shot:
         values["delta/dice_vs_zero_shot"] = values[OBJECTIVE] - sweep.zero_shot[OBJECTIVE]
     return metrics(values, at=event.at, step=event.epoch)

@@ -33,6 +33,8 @@ PARENT = ""
 """Stands for the parent run where children go by their trial's id."""
 BUNDLE_TAG, IMAGES_TAG = "bundle_epoch", "images_epoch"
 """Tags that say of which epoch the run holds the bundle and the pictures."""
+GRID_STEP = 0
+"""Step of all pictures, whichever epoch was a trial's best, so that the trials' pictures stand side by side."""
 
 
 class TrialFiles(Protocol):
@@ -225,19 +227,19 @@ class MlflowWriter:
             except Exception as error:  # noqa: BLE001 - as above
                 images, tags["images_error"] = (), str(error)
             if images:
-                _send_images(store, run, images, step=best.epoch, at=end.at)
+                _send_images(store, run, images, at=end.at)
                 tags[IMAGES_TAG] = str(best.epoch)
         return tags
 
 
-def _send_images(store: RunStore, run: StoredRun, images: Sequence[Path], *, step: int, at: float) -> None:
-    """Pictures for MLflow's image grid, which shows runs side by side by key and step."""
+def _send_images(store: RunStore, run: StoredRun, images: Sequence[Path], *, at: float) -> None:
+    """Pictures for MLflow's image grid, which shows one step of all runs at a time, at first GRID_STEP."""
     from PIL import Image
 
     there = store.artifacts(run, "images")
     for file in images:
         key = f"validation/{file.stem}"
-        mark = f"images/{key.replace('/', '~')}+step+{step}+"  # how MLflow names it; a copy of an earlier attempt
+        mark = f"images/{key.replace('/', '~')}+step+{GRID_STEP}+"  # how MLflow names it; a copy of an earlier attempt
         if not any(path.startswith(mark) and "+compressed" in path for path in there):
             with Image.open(file) as image:
-                store.upload("log_image", run, image, key=key, step=step, timestamp=milliseconds(at))
+                store.upload("log_image", run, image, key=key, step=GRID_STEP, timestamp=milliseconds(at))

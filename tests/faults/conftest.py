@@ -24,6 +24,7 @@ from tune.config import SweepConfig, parse_sweep_config
 from tune.event_log import NAME, read_events
 from tune.events import Event
 from tune.home import Home, find_home
+from tune.ledger import Ledger
 from tune.resources import SETTINGS, environment
 from tune.tracking import CLIENT_SETTINGS
 
@@ -32,18 +33,11 @@ DRIVER = Path(__file__).with_name("driver.py")
 TRAINING = "lasting_training"
 PATIENCE_S = 150.0
 
-OTHERS_WARNINGS = [
-    "ignore:The ``noload`` loader strategy is deprecated",  # mlflow's models, by sqlalchemy
-    r"ignore:`\w+` is deprecated",  # ray.data's own settings
-]
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(DRIVER.parent):
             item.add_marker(pytest.mark.slow)
-            for warning in OTHERS_WARNINGS:
-                item.add_marker(pytest.mark.filterwarnings(warning))
 
 
 @pytest.fixture(scope="module")  # not for longer: the tests of other folders start a Ray of their own
@@ -193,3 +187,25 @@ def await_event(folder: Path, wanted: Callable[[Event], bool]) -> Event:
 def wait_for() -> Callable[[Path, Callable[[Event], bool]], Event]:
     """See `await_event`."""
     return await_event
+
+
+@pytest.fixture
+def killed_at(
+    cluster: Cluster,
+    home: Home,
+    spawn: Callable[..., subprocess.Popen[str]],
+    written: Callable[[SweepConfig], str],
+) -> Callable[..., Ledger]:
+    """Runs a sweep in a process that is killed at an event; what its log holds then."""
+
+    def run(config: SweepConfig, wanted: Callable[[Event], bool], before: Callable[[], None] | None = None) -> Ledger:
+        log = home.sweeps / "square" / NAME
+        driver = spawn("sweep", written(config), address=cluster.address)
+        await_event(log.parent, wanted)
+        if before is not None:
+            before()
+        driver.kill()
+        driver.wait()
+        return Ledger.replay(log)
+
+    return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,23 +25,11 @@ from tune.cli import ui_arguments
 from tune.config import SweepConfig, parse_sweep_config
 from tune.home import Home, find_home
 from tune.resources import SETTINGS, environment
-from tune.tracking import CLIENT_SETTINGS
+from tune.tracking import CLIENT_SETTINGS, new_client
 
 FAKES = Path(__file__).parent / "fakes"
 
 SERVER_START_S = 90.0
-
-OTHERS_WARNINGS = [
-    "ignore:The ``noload`` loader strategy is deprecated",  # mlflow's models, by sqlalchemy
-    r"ignore:`\w+` is deprecated",  # ray.data's own settings
-]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(FAKES.parent):
-            for warning in OTHERS_WARNINGS:
-                item.add_marker(pytest.mark.filterwarnings(warning))
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +104,22 @@ def trained(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def home(infosam_home: Path) -> Home:
     """The test's own results folder."""
     return find_home()
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh database of MLflow: making one takes seconds."""
+    database = tmp_path_factory.mktemp("store") / "mlflow.db"
+    new_client(f"sqlite:///{database}").search_experiments()
+    return database
+
+
+@pytest.fixture
+def store(home: Home, empty_store: Path) -> str:
+    """The embedded store of this test's home; its address."""
+    home.folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(empty_store, home.database)
+    return home.tracking_uri
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
-"""A registry that is there at once, and challengers to offer it."""
+"""Challengers to offer a registry."""
 
 from __future__ import annotations
 
 import importlib
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 
 from tune.champions.promotion import Challenger
 from tune.home import Home
-from tune.tracking import new_client
 
 FAKES = Path(__file__).parents[1] / "fakes"
 
@@ -23,22 +21,6 @@ def made_up() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FAKES))
         yield importlib.import_module("challengers")
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh database of MLflow: making one takes seconds."""
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    new_client(f"sqlite:///{database}").search_experiments()
-    return database
-
-
-@pytest.fixture
-def store(home: Home, empty_store: Path) -> str:
-    """The embedded store of this test's home; its address."""
-    home.folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(empty_store, home.database)
-    return home.tracking_uri
 
 
 @pytest.fixture

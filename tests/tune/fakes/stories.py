@@ -39,9 +39,9 @@ def ended(**changes: Any) -> SweepEnded:
     return SweepEnded(**(facts | changes))
 
 
-def epoch(trial_id: str, number: int, dice: float, at: float) -> EpochReported:
+def epoch(trial_id: str, number: int, dice: float, at: float, *, is_best: bool = True) -> EpochReported:
     values = {"val/dice": dice, "loss/total": 1 - dice}
-    return EpochReported(trial_id=trial_id, epoch=number, values=values, checkpoint=None, is_best=True, at=at)
+    return EpochReported(trial_id=trial_id, epoch=number, values=values, checkpoint=None, is_best=is_best, at=at)
 
 
 def three_trials() -> list[Event]:
@@ -54,8 +54,8 @@ def three_trials() -> list[Event]:
         epoch("t0000", 1, 0.3, 1010.5),
         epoch("t0000", 2, 0.8, 1020.5),
         TrialRetried(trial_id="t0000", error="node lost", at=1025.0),
-        epoch("t0000", 3, 0.7, 1030.5),
-        epoch("t0000", 4, 0.75, 1040.5),
+        epoch("t0000", 3, 0.7, 1030.5, is_best=False),
+        epoch("t0000", 4, 0.75, 1040.5, is_best=False),
         epoch("t0001", 1, 0.2, 1041.0),
         TrialEnded(
             trial_id="t0002", state="FAILED", reason="error", error="out of memory", trace="line 1\nline 2", at=1050.0
