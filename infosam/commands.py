@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from infosam import weights_commands
+from infosam.data.card import SPLITS
 from infosam.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="One run")(evaluate)
     app.command(rich_help_panel="Make")(pretrain)
     app.command(rich_help_panel="Make")(synthesize)
+    weights_commands.register(app)
 
 
 def predict(
@@ -120,7 +123,6 @@ def evaluate(
     Example: infosam evaluate runs/lora8/bundle --data data/polyp --split val --out runs/lora8/val
     """
     from infosam.assessment import assess_bundle
-    from infosam.data.schema import SPLITS
     from infosam.protocols import choose_protocol
     from infosam.report import check_out, print_tables, write_report
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,26 +14,57 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from infosam.data.card import SPLITS, DatasetCard, Split
+from infosam.errors import DataError
+
 if TYPE_CHECKING:
-    from infosam.data.schema import DatasetCard
+    from infosam.data.statistics import SplitStatistics
 
 IMPORT_HELP = """Check images and masks and store them as one data set.
 
 SRC is one of
 
-- a folder with [bold]train.csv[/bold], [bold]val.csv[/bold] and [bold]test.csv[/bold], columns image,label, paths
-relative to the folder;
+- a folder with [bold]images/[/bold] and [bold]masks/[/bold] and equal file names, or names that differ by one rule
+(a.jpg and a_mask.png), perhaps in train/, val/ and test/; or with both kinds side by side;
 
-- one [bold]CSV[/bold] with columns image,label and, if you like, split (train, val, test) and group (patient, video);
+- one [bold]CSV, TSV or Parquet[/bold] with columns image,label and, if you like, split (train, val, test) and group
+(patient, video), paths relative to the file; or a folder with train.csv, val.csv and test.csv;
 
-- a folder with [bold]images/[/bold] and [bold]masks/[/bold] and equal file names, perhaps in train/, val/ and test/.
+- a [bold]COCO[/bold] JSON with polygons or run lengths, or a folder with one per split;
 
-Masks have two values, background 0 and object anything else; an image may have several masks. Missing splits are drawn
-from train. Every file is opened; if one is bad, all bad ones are listed and nothing is written.
+- a [bold]Hugging Face[/bold] data set on disk (Arrow or Parquet), or a data set of infosam.
+
+Masks have two values, background 0 and object anything else, or --class says which value, colour or COCO category is
+the object. An image may have several masks. Missing splits are drawn from train. Every file is opened; if one is bad,
+all bad ones are listed and nothing is written.
 
 Example: infosam data import photos/ --domain polyp --out data/polyp"""
 
+CHECK_HELP = """Look for everything that makes masks wrong, scores too good, or training slow.
+
+SRC is anything that `infosam data import` understands. Every image and mask is opened once, in parallel; nothing is
+changed. With --out a page with a thumbnail of each finding is written, with --fix a cleaned copy to import instead.
+
+Exit code 2 if there are errors (such data is not imported); warnings are counted and shown.
+
+Example: infosam data check photos/ --out check.html"""
+
 app = typer.Typer(help="Bring your own images and masks.", no_args_is_help=True, rich_markup_mode="rich")
+
+Source = Annotated[Path, typer.Argument(metavar="SRC", help="Images and masks, in any of the layouts above.")]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class", help="Value, colour '#rrggbb' or COCO category that is the object; repeat to unite several."
+    ),
+]
+Instances = Annotated[bool, typer.Option("--instances", help="One row per object instead of one per mask or image.")]
+ImageColumn = Annotated[str, typer.Option(help="Column of the images in a list.")]
+MaskColumn = Annotated[str, typer.Option(help="Column of the masks in a list.")]
+Group = Annotated[
+    str | None,
+    typer.Option(help="Column, or pattern over image paths such as 'patient(\\d+)': a group is never in two splits."),
+]
 
 
 def register(root: typer.Typer) -> None:
@@ -45,43 +79,56 @@ def _data() -> None:
 
 @app.command("import", help=IMPORT_HELP)
 def import_command(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder or CSV with images and masks.")],
+    source: Source,
     domain: Annotated[str, typer.Option(help="Name of the domain, such as polyp; champions are found by it.")],
     out: Annotated[Path, typer.Option(help="New folder for the data set.")],
     seed: Annotated[int, typer.Option(min=0, help="Draws splits that SRC lacks.")] = 0,
+    classes: Classes = None,
+    instances: Instances = False,
+    group: Group = None,
+    stratify: Annotated[
+        bool, typer.Option("--stratify", help="Drawn splits get small and large objects alike.")
+    ] = False,
+    new_splits: Annotated[bool, typer.Option("--new-splits", help="Forget the splits of SRC and draw all.")] = False,
+    image_column: ImageColumn = "image",
+    mask_column: MaskColumn = "label",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another data set at --out.")] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Keep images whose mask is empty.")] = False,
 ) -> None:
     """Imports with progress, then says what is in the data set."""
+    from infosam.data.manifest import Splitting
+    from infosam.data.pairs import MaskChoice, ReadOptions
     from infosam.data.store import import_dataset  # takes seconds (torch, pyarrow), and every --help would pay them
 
     messages = Console(stderr=True)
-    with Progress(
-        TextColumn("Checking and storing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=messages,
-        transient=True,
-    ) as bar:
-        task = bar.add_task("import", total=None)
+    choice = MaskChoice(classes=tuple(classes or ()), instances=instances)
+    with _progress(messages, "Checking and storing") as progress:
         card = import_dataset(
             source,
             domain=domain,
             out=out,
-            seed=seed,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            options=ReadOptions(choice=choice, image_column=image_column, mask_column=mask_column),
+            splitting=Splitting(seed=seed, group=group, stratify=stratify, anew=new_splits),
+            progress=progress,
             overwrite=overwrite,
             allow_empty=allow_empty,
         )
     for note in card.notes:
         messages.print(Text("note: ", style="yellow") + Text(note), soft_wrap=True)
     _show(Console(), card)
+    messages.print(Text(f"Before a sweep, look for leaks and doubtful masks: infosam data check {out}"), soft_wrap=True)
+
+
+@contextmanager
+def _progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a console, as the function (done, total) that moves it."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _show(console: Console, card: DatasetCard) -> None:
-    from infosam.data.schema import SPLITS
-
     table = Table("split", title=f"Domain {card.domain}", title_justify="left")
     table.add_column("masks", justify="right")
     for split in SPLITS:
@@ -89,3 +136,96 @@ def _show(console: Console, card: DatasetCard) -> None:
     console.print(table)
     done = "Written to" if card.written else "Already imported, nothing to do:"
     console.print(Text(f"{done} {card.path} (digest {card.digest[:12]})"), soft_wrap=True)
+
+
+@app.command("check", help=CHECK_HELP)
+def check_command(
+    source: Source,
+    classes: Classes = None,
+    group: Group = None,
+    image_column: ImageColumn = "image",
+    mask_column: MaskColumn = "label",
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Empty masks are meant.")] = False,
+    mask_px: Annotated[
+        int, typer.Option(min=1, help="Longest side of the masks that the model computes; 256 for SAM.")
+    ] = 256,
+    out: Annotated[Path | None, typer.Option(help="Write a page with thumbnails to this HTML file.")] = None,
+    fix: Annotated[Path | None, typer.Option(help="Write a cleaned copy into this new folder.")] = None,
+) -> None:
+    """Checks with progress, shows what was found, and leaves with exit code 2 if there are errors."""
+    from infosam.data.check.page import counts, show_report, write_page
+    from infosam.data.check.run import check_source
+    from infosam.data.pairs import MaskChoice, ReadOptions
+
+    messages = Console(stderr=True)
+    choice = MaskChoice(classes=tuple(classes or ()))
+    options = ReadOptions(choice=choice, image_column=image_column, mask_column=mask_column)
+    with _progress(messages, "Checking") as progress:
+        report = check_source(source, options, group=group, allow_empty=allow_empty, mask_px=mask_px, progress=progress)
+    if fix is not None:
+        from infosam.data.check.fix import write_fixed
+
+        with _progress(messages, "Mending") as progress:
+            fixed = write_fixed(report, fix, progress)
+        report = replace(report, findings=fixed.findings)
+    show_report(Console(), report)
+    if out is not None:
+        write_page(report, out)
+        messages.print(Text(f"Page written to {out}"), soft_wrap=True)
+    if fix is not None:
+        told = f"{fixed.written:,} rows written to {fix}, {fixed.left_out:,} left out"
+        text = f"{told}; next: infosam data check {fix / 'list.csv'}"
+        messages.print(Text(text), soft_wrap=True)
+    elif report.count("error"):
+        raise DataError(f"{source}: {counts(report)}; mend the errors, or let --fix DIR write a cleaned copy")
+
+
+@app.command("show")
+def show_command(
+    data: Annotated[Path, typer.Argument(help="Folder made by `infosam data import`.")],
+    split: Annotated[Split, typer.Option(help="Split that is scored and drawn.")] = "val",
+    sheet: Annotated[Path | None, typer.Option(help="Write a picture with images and masks to this file.")] = None,
+    amount: Annotated[int, typer.Option(min=1, max=240, help="Images on the sheet.")] = 24,
+    scores: Annotated[bool, typer.Option(help="Score trivial masks and SAM as it is.")] = True,
+    model: Annotated[str, typer.Option(help="SAM to score: vit_nano, vit_b, vit_l or vit_h.")] = "vit_nano",
+    checkpoint: Annotated[Path | None, typer.Option(help="Its official weights; not needed for vit_nano.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Show what a data set holds, and what a good number on it is: what is trivial, and what SAM does untrained.
+
+    Example: infosam data show data/polyp --sheet polyp.png
+    """
+    from infosam.data.statistics import statistics, write_sheet
+
+    console = Console()
+    _show_statistics(console, statistics(data))
+    if scores:
+        from infosam.config import load_run_config
+        from infosam.yardstick import yardsticks
+
+        table = Table("prompt", title=f"Before any training, {split} split, {model}", title_justify="left")
+        for heading in ("trivial Dice", "trivial IoU", "zero-shot Dice", "zero-shot IoU"):
+            table.add_column(heading, justify="right")
+        overrides = [f"model.name={model}", *([f"model.checkpoint={checkpoint}"] if checkpoint else [])]
+        for row in yardsticks(data, split, load_run_config(None, overrides).model, device=device):
+            figures = (row.trivial_dice, row.trivial_iou, row.zero_shot_dice, row.zero_shot_iou)
+            table.add_row(row.prompt, *(f"{figure:.4f}" for figure in figures))
+        console.print(table)
+        console.print("A tuned model that does not beat both has learnt nothing.")
+    if sheet is not None:
+        drawn = write_sheet(data, split, sheet, amount=amount)
+        Console(stderr=True).print(Text(f"{drawn} images drawn in {sheet}"), soft_wrap=True)
+
+
+def _show_statistics(console: Console, rows: list[SplitStatistics]) -> None:
+    table = Table("split")
+    for heading in ("masks", "images", "groups", "longest side px", "foreground share", "empty masks"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        sides = " | ".join(f"{side:,}" for side in row.longest_px)
+        shares = " | ".join(f"{share:.1%}" for share in row.share)
+        table.add_row(
+            row.split, f"{row.masks:,}", f"{row.images:,}", f"{row.groups:,}", sides, shares, f"{row.empty:,}"
+        )
+    console.print(table)
+    console.print("Sides and shares: smallest 5 % | middle | largest 5 %")

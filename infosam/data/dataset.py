@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,10 +18,13 @@ from torch.utils.data import Dataset
 from infosam.config import AugmentConfig
 from infosam.data import transforms
 from infosam.data.augment import augment
-from infosam.data.schema import SPLITS, Split
+from infosam.data.card import SPLITS, Split
 from infosam.data.store import Sample, Store
 from infosam.errors import DataError
 from infosam.protocols import STRICT, ProtocolConfig
+from infosam.stored import Content, SharedRows
+
+_SIZES_BYTES = 16
 
 __all__ = ["Batch", "Item", "Sample", "SegmentationDataset", "collate"]
 
@@ -57,7 +61,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class _Resized:
-    """What is kept in memory of an image: a quarter of the bytes of its float tensor."""
+    """What is kept of an image: a quarter of the bytes of its float tensor."""
 
     rgb: NDArray[np.uint8]  # (h, w, 3)
     mask: NDArray[np.bool_]  # (h, w)
@@ -68,15 +72,42 @@ class _Resized:
     def nbytes(self) -> int:
         return self.rgb.nbytes + self.mask.nbytes
 
+    def packed(self) -> Tensor:
+        """As a row of a store (bytes,): both sizes, colours, and eight pixels of the mask in a byte."""
+        sizes = np.array([*self.original_hw, *self.mask.shape], np.int32)
+        parts = [sizes.view(np.uint8), self.rgb.ravel(), np.packbits(self.mask)]
+        return torch.from_numpy(np.concatenate(parts))
+
+    @classmethod
+    def unpacked(cls, row: Tensor, row_id: str) -> _Resized:
+        """What `packed` gave."""
+        content = row.numpy()
+        *original, height, width = content[:_SIZES_BYTES].view(np.int32).tolist()
+        rgb, mask = np.split(content[_SIZES_BYTES:], [height * width * 3])
+        return cls(
+            rgb=rgb.reshape(height, width, 3),
+            mask=np.unpackbits(mask, count=height * width).view(np.bool_).reshape(height, width),
+            original_hw=(original[0], original[1]),
+            id=row_id,
+        )
+
 
 class SegmentationDataset(Dataset[Item]):
     """One split of a data set, resized to a canvas of `canvas_px` and shown as the protocol says.
 
-    Resized images are kept after their first reading until `cache_mib` is full; the rest is read anew each time,
-    which with a random order serves better than evicting. Raises DataError if the split is empty."""
+    Resized images are read from the store of `content` in the folder `stores` if it is there. Else they are kept after
+    their first reading until `cache_mib` is full; the rest is read anew each time, which with a random order serves
+    better than evicting. Raises DataError if the split is empty."""
 
     def __init__(
-        self, store: Store, split: Split, canvas_px: int, *, cache_mib: int = 1024, protocol: ProtocolConfig = STRICT
+        self,
+        store: Store,
+        split: Split,
+        canvas_px: int,
+        *,
+        cache_mib: int = 1024,
+        protocol: ProtocolConfig = STRICT,
+        stores: Path | None = None,
     ) -> None:
         if store.rows(split) == 0:
             counts = ", ".join(f"{name} {store.rows(name)}" for name in SPLITS)
@@ -87,6 +118,23 @@ class SegmentationDataset(Dataset[Item]):
         self.protocol = protocol
         self._free_bytes = cache_mib << 20
         self._cache: dict[int, _Resized] = {}
+        self._ids = store.ids(split)
+        self._shared = SharedRows(self.content, stores) if stores else None
+
+    @property
+    def content(self) -> Content:
+        """All resized images and masks, for a store."""
+        return Content(
+            key={
+                "pixels": self.split,
+                "data": self.store.card.digest,
+                "canvas_px": self.canvas_px,
+                "mask_resize": self.protocol.mask_resize,
+            },
+            rows=len(self),
+            dtype="uint8",
+            make=lambda index: self._read(index).packed(),
+        )
 
     def __len__(self) -> int:
         return self.store.rows(self.split)
@@ -124,17 +172,23 @@ class SegmentationDataset(Dataset[Item]):
             return self._cache[index]
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} rows in split {self.split!r}")
+        row = self._shared.read(index) if self._shared else None
+        if row is not None:
+            return _Resized.unpacked(row, self._ids[index])
+        fresh = self._read(index)
+        if fresh.nbytes <= self._free_bytes:
+            self._free_bytes -= fresh.nbytes
+            self._cache[index] = fresh
+        return fresh
+
+    def _read(self, index: int) -> _Resized:
         sample = self.sample(index)
-        fresh = _Resized(
+        return _Resized(
             rgb=transforms.resize_image(sample.image, self.canvas_px),
             mask=transforms.resize_mask(sample.mask, self.canvas_px, self.protocol),
             original_hw=(sample.mask.shape[0], sample.mask.shape[1]),
             id=sample.id,
         )
-        if fresh.nbytes <= self._free_bytes:
-            self._free_bytes -= fresh.nbytes
-            self._cache[index] = fresh
-        return fresh
 
 
 def collate(items: Sequence[Item]) -> Batch:

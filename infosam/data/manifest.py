@@ -1,40 +1,31 @@
-"""Finds image-mask pairs in a user's folder or CSV, gives each a split, and lists everything wrong with them."""
+"""Finds image-mask pairs in whatever a user has, gives each a split, and lists everything wrong with them."""
 
 from __future__ import annotations
 
-import csv
-import difflib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from infosam.data.pixels import Unusable, read_pair
-from infosam.data.schema import SPLITS, Split
-from infosam.data.splits import SPLIT_WORDS, complete_splits
+from infosam.data.card import SPLITS, Split
+from infosam.data.pairs import SHOWN_PROBLEMS, Listed, Pair, ReadOptions
+from infosam.data.pixels import PairContent, Unusable, open_drawing, open_pair
+from infosam.data.readers.contract import Listing
+from infosam.data.readers.table import choose_reader, understood
+from infosam.data.splits import complete_splits
 from infosam.errors import DataError
 
-PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
-SHOWN_PROBLEMS = 20
-LIKELY_COLUMNS = {
-    "image": ["img", "images", "image_path", "path", "file"],
-    "label": ["mask", "masks", "labels", "annotation"],
-}
-ACCEPTED = (
-    "expected train.csv, val.csv and test.csv (columns image,label), or folders images/ and masks/ with equal file "
-    "names; or give the path of one CSV with columns image,label[,split]"
-)
+__all__ = ["Found", "Pair", "Review", "Splitting", "check_pairs", "discover", "find_pairs", "problems_error"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
-    """One image and one mask of it. An image with several masks is several pairs."""
+class Splitting:
+    """How splits are made where the source has none."""
 
-    image: Path
-    mask: Path
-    split: Split
-    row: str  # where it is listed, for messages: "train.csv:12" or the file's name
-    group: str | None = None  # patient, video or scene; never in two splits
+    seed: int = 0
+    group: str | None = None  # a column of the source, or a pattern over image paths with one group in brackets
+    stratify: bool = False  # every split gets small and large objects alike; opens all masks once more
+    anew: bool = False  # forget the splits of the source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,55 +35,111 @@ class Found:
     root: Path  # folder all paths lie in
     pairs: list[Pair]
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Listed:
-    """A pair before it has a split for certain."""
-
-    image: Path
-    mask: Path
-    split: Split | None
-    row: str
-    group: str | None = None
-
-    @property
-    def key(self) -> str:
-        """What must stay together in one split."""
-        return f"group {self.group}" if self.group else f"image {self.image.as_posix()}"
+    options: ReadOptions = field(default_factory=ReadOptions)
 
 
 def find_pairs(source: Path, *, seed: int = 0) -> list[Pair]:
     """The pairs of `discover`, without its notes."""
-    return discover(source, seed=seed).pairs
+    return discover(source, splitting=Splitting(seed=seed)).pairs
 
 
-def discover(source: Path, *, seed: int = 0) -> Found:
-    """Pairs of a folder with train.csv, val.csv and test.csv, of one CSV, or of a folder with images/ and masks/.
+def discover(source: Path, options: ReadOptions | None = None, splitting: Splitting | None = None) -> Found:
+    """Pairs of a source of any layout in `readers.table`.
 
-    Splits are taken as given; missing ones are drawn from train, whole groups or images at a time, with `seed`.
-    Files are not opened. Raises DataError with every problem: unknown layout, missing columns, empty cells, paths
-    that leave the folder, images without mask, repeated rows, an image or a group in two splits, nothing found."""
-    if not source.exists():
-        raise DataError(f"{source}: no such file or folder; {ACCEPTED}")
-    problems: list[str] = []
-    if source.is_dir():
-        root, listed = source, list(_from_folder(source, problems))
-    else:
-        root, listed = source.parent, list(_from_csv(source, None, problems))
-    problems += _repeated(listed)
+    Splits are taken as given; missing ones are drawn from train, whole groups or images at a time. Images are not
+    opened, masks only where a class is chosen (images without it are left out) or splits are stratified. Raises
+    DataError with every problem: unknown layout, missing columns, empty cells, paths that leave the folder, images
+    without mask, repeated rows, an image or a group in two splits, nothing found."""
+    options, splitting = options or ReadOptions(), splitting or Splitting()
+    listing, problems = list_pairs(source, options, splitting.group)
+    problems += repeated_in(listing.listed)
     if problems:
         raise problems_error(source, problems)
+    listed, notes = listing.listed, listing.notes
     if not listed:
-        raise DataError(f"{source}: no image-mask pairs in it; {ACCEPTED}")
-    leaks = _leaks(listed)
+        raise DataError(f"{source}: no image-mask pairs in it; {understood()}")
+    if splitting.anew:
+        listed = [replace(pair, split=None) for pair in listed]
+    leaks = leaks_in(listed)
     if leaks:
         raise problems_error(source, leaks)
+    shares: dict[str, float] = {}
+    if options.choice.classes or splitting.stratify:
+        listed, shares, more = _with_shares(listed, options)
+        notes += more
     by_key: dict[str, Split | None] = {pair.key: pair.split for pair in listed}
-    splits, notes = complete_splits(source, by_key, seed=seed)
-    pairs = [Pair(image=p.image, mask=p.mask, split=splits[p.key], row=p.row, group=p.group) for p in listed]
+    splits, drawn = complete_splits(source, by_key, seed=splitting.seed, shares=shares if splitting.stratify else None)
+    pairs = [_settled(pair, splits[pair.key]) for pair in listed]
     pairs.sort(key=lambda pair: SPLITS.index(pair.split))  # stable: within a split the order of the source stays
-    return Found(root=root, pairs=pairs, notes=notes)
+    return Found(root=listing.root, pairs=pairs, notes=(*notes, *drawn), options=options)
+
+
+def _settled(pair: Listed, split: Split) -> Pair:
+    return Pair(
+        image=pair.image,
+        mask=pair.mask,
+        split=split,
+        row=pair.row,
+        group=pair.group,
+        image_bytes=pair.image_bytes,
+        mask_content=pair.mask_content,
+    )
+
+
+def list_pairs(source: Path, options: ReadOptions, group: str | None = None) -> tuple[Listing, list[str]]:
+    """What a source lists, with groups but without drawn splits, and what is wrong with single rows."""
+    problems: list[str] = []
+    listing = choose_reader(source).read(source, options, problems)
+    if group:
+        listing = replace(listing, listed=_grouped(listing, group, problems))
+    return listing, problems
+
+
+def _grouped(listing: Listing, group: str, problems: list[str]) -> list[Listed]:
+    """The pairs with groups from a column of the source, else from a pattern over the paths of images."""
+    if any(group in pair.cells for pair in listing.listed):
+        return [replace(pair, group=pair.cells.get(group, "").strip() or None) for pair in listing.listed]
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise DataError(f"--group {group!r}: no column of that name, and no pattern ({error})") from error
+    if pattern.groups != 1:
+        raise DataError(
+            f"--group {group!r}: no column of that name; a pattern over image paths needs one part in brackets, such "
+            r"as 'patient(\d+)'"
+        )
+    found = []
+    for pair in listing.listed:
+        match = pattern.search(pair.image.relative_to(listing.root).as_posix())
+        if match and match[1]:
+            found.append(replace(pair, group=match[1]))
+        else:
+            problems.append(f"{pair.row}: --group {group!r} does not match {pair.image.name}; widen the pattern")
+    return found
+
+
+def _with_shares(
+    listed: Sequence[Listed], options: ReadOptions
+) -> tuple[list[Listed], dict[str, float], tuple[str, ...]]:
+    """Pairs whose masks hold the chosen class, the largest share of foreground under each key, and a note.
+
+    Files that cannot be opened stay: the import names them with everything else that is wrong."""
+    kept: list[Listed] = []
+    shares: dict[str, float] = {}
+    for pair in listed:
+        try:
+            share = max(float(mask.mean()) for mask in open_drawing(pair, options.choice).masks)
+        except Unusable:
+            share = -1.0
+        if share != 0 or not options.choice.classes:
+            kept.append(pair)
+            shares[pair.key] = max(share, shares.get(pair.key, 0.0))
+    blank = len(listed) - len(kept)
+    if not kept:
+        raise DataError(
+            f"no mask has a pixel of --class {' '.join(options.choice.classes)}; look at the values in them"
+        )
+    return kept, shares, (f"{blank} images without the chosen class left out",) if blank else ()
 
 
 def check_pairs(
@@ -103,7 +150,7 @@ def check_pairs(
     review = Review(allow_empty=allow_empty)
     for done, pair in enumerate(pairs, start=1):
         try:
-            review.add(pair, read_pair(pair.image, pair.mask).fg_fraction)
+            review.add(pair, open_pair(pair))
         except Unusable as problem:
             review.refuse(pair, str(problem))
         if progress:
@@ -119,15 +166,15 @@ class Review:
         self._allow_empty = allow_empty
         self._seen = self._empty = 0
 
-    def refuse(self, pair: Pair, reason: str) -> None:
+    def refuse(self, pair: Listed, reason: str) -> None:
         """A pair that cannot be used at all."""
         self._seen += 1
         self.problems.append(f"{pair.row}: {reason}")
 
-    def add(self, pair: Pair, fg_fraction: float) -> None:
-        """A readable pair with this share of foreground."""
+    def add(self, pair: Listed, contents: Sequence[PairContent]) -> None:
+        """A readable pair."""
         self._seen += 1
-        if fg_fraction > 0:
+        if any(content.mask.any() for content in contents):
             return
         self._empty += 1
         if not self._allow_empty:
@@ -156,153 +203,31 @@ def problems_error(source: Path | str, problems: Sequence[str]) -> DataError:
     return DataError(f"{source}: {len(problems)} problems\n  " + "\n  ".join(lines))
 
 
-def _from_folder(source: Path, problems: list[str]) -> Iterator[_Listed]:
-    lists = [(split, source / f"{split}.csv") for split in SPLITS if (source / f"{split}.csv").is_file()]
-    if lists:
-        for split, path in lists:
-            yield from _from_csv(path, split, problems)
-    elif (source / "images").is_dir() and (source / "masks").is_dir():
-        yield from _from_image_folders(source, problems)
-    else:
-        inside = sorted(path.name + "/" * path.is_dir() for path in source.iterdir())
-        csvs = [name for name in inside if name.lower().endswith(".csv")]
-        hint = f"; did you mean {source / csvs[0]}?" if csvs else ""
-        shown = ", ".join(inside[:10]) + (", ..." if len(inside) > 10 else "") or "nothing"
-        raise DataError(f"{source}: no data set found in it (it holds {shown}){hint}; {ACCEPTED}")
-
-
-def _from_csv(path: Path, split: Split | None, problems: list[str]) -> Iterator[_Listed]:
-    """Rows of a CSV; `split` is that of the whole file, else it comes from a column `split`, if there is one."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True, strict=True)
-            _check_columns(path, list(reader.fieldnames or ()))
-            for cells in reader:
-                row = f"{path.name}:{reader.line_num}"
-                try:
-                    yield _read_row(path.parent, cells, split, row)
-                except DataError as problem:
-                    problems.append(str(problem))
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        reason = f"not a readable CSV in UTF-8 ({error}); save it as comma-separated UTF-8 text"
-        raise DataError(f"{path}: {reason}") from error
-
-
-def _check_columns(path: Path, columns: list[str]) -> None:
-    missing = [name for name in ("image", "label") if name not in columns]
-    if not missing:
-        return
-    found = ", ".join(repr(name) for name in columns) or "none"
-    hints = []
-    for name in missing:
-        spare = [column for column in columns if column not in ("image", "label", "split", "group")]
-        folded = {column.strip().lower(): column for column in spare}
-        known = [folded[word] for word in [name, *LIKELY_COLUMNS[name]] if word in folded]
-        close = known or difflib.get_close_matches(name, spare, n=1)
-        if close:
-            hints.append(f"did you mean {close[0]!r} for {name!r}?")
-    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
-        hints = ["separate the columns with commas"]
-    advice = " ".join(hints) or "the first line must be: image,label"
-    raise DataError(f"{path}: no column {' and no column '.join(map(repr, missing))}; found {found}; {advice}")
-
-
-def _read_row(root: Path, cells: dict[str, str | None], split: Split | None, row: str) -> _Listed:
-    paths = {}
-    for column in ("image", "label"):
-        text = (cells[column] or "").strip()
-        if not text:
-            raise DataError(f"{row}: column {column!r} is empty; fill it in or remove the row")
-        inside = os.path.relpath(root / text, root)
-        # Compared as text: links that lead out of the folder (caches of large files) are the user's own wish.
-        if inside.split(os.sep)[0] == os.pardir:
-            raise DataError(f"{row}: {column} {text!r} lies outside {root}; use paths relative to the CSV, no '..'")
-        paths[column] = root / inside
-    word = (cells.get("split") or "").strip().lower()
-    if split is None and "split" in cells:
-        if word not in SPLIT_WORDS:
-            raise DataError(f"{row}: split {word!r} is not one of {', '.join(SPLITS)}; correct the cell")
-        split = SPLIT_WORDS[word]
-    group = (cells.get("group") or "").strip() or None
-    return _Listed(image=paths["image"], mask=paths["label"], split=split, row=row, group=group)
-
-
-def _from_image_folders(source: Path, problems: list[str]) -> Iterator[_Listed]:
-    images, masks = source / "images", source / "masks"
-    given = {path.name: SPLIT_WORDS[path.name.lower()] for path in sorted(images.iterdir()) if _is_split_folder(path)}
-    if not given:
-        yield from _matched_stems(images, masks, None, problems)
-        return
-    loose = _pictures(images)
-    if loose:
-        problems.append(
-            f"{images}: {sum(map(len, loose.values()))} pictures, such as {next(iter(loose.values()))[0].name}, lie "
-            f"beside the folders {', '.join(given)}; move them into one of these"
-        )
-    for name, split in given.items():
-        if (masks / name).is_dir():
-            yield from _matched_stems(images / name, masks / name, split, problems)
-        else:
-            problems.append(f"{masks / name}: no such folder, but {images / name} exists; add the masks of this split")
-
-
-def _is_split_folder(path: Path) -> bool:
-    return path.is_dir() and path.name.lower() in SPLIT_WORDS
-
-
-def _matched_stems(images: Path, masks: Path, split: Split | None, problems: list[str]) -> Iterator[_Listed]:
-    pictures, drawn = _pictures(images), _pictures(masks)
-    for folder, found, kind in ((images, pictures, "images"), (masks, drawn, "masks")):
-        problems += [
-            f"{folder}: {' and '.join(path.name for path in paths)} differ only in their ending, which of the {kind} "
-            "is meant? Remove one"
-            for paths in found.values()
-            if len(paths) > 1
-        ]
-    spare = sorted(drawn.keys() - pictures.keys())
-    for stem, paths in pictures.items():
-        if stem in drawn:
-            yield _Listed(image=paths[0], mask=drawn[stem][0], split=split, row=paths[0].name)
-            continue
-        near = [name for name in spare if name.startswith(stem)] or difflib.get_close_matches(stem, spare, n=1)
-        hint = f"; is it {drawn[near[0]][0].name}? Give both the same name" if near else "; add it or remove the image"
-        problems.append(f"{paths[0]}: no mask {stem}.* in {masks}{hint}")
-    problems += [f"{drawn[stem][0]}: mask without an image {stem}.* in {images}; remove it" for stem in spare]
-
-
-def _pictures(folder: Path) -> dict[str, list[Path]]:
-    """Pictures directly in a folder by their name without ending, sorted."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and not path.is_dir():
-            found.setdefault(path.stem, []).append(path)
-    return found
-
-
-def _repeated(listed: Sequence[_Listed]) -> list[str]:
-    first: dict[tuple[Path, Path, Split | None], str] = {}
+def repeated_in(listed: Sequence[Listed]) -> list[str]:
+    """Pairs that are listed more than once, each as a problem."""
+    first: dict[tuple[str, str, Split | None], str] = {}
     problems = []
     for pair in listed:
-        earlier = first.setdefault((pair.image, pair.mask, pair.split), pair.row)
+        earlier = first.setdefault((str(pair.image), str(pair.mask), pair.split), pair.row)
         if earlier != pair.row:
             problems.append(f"{pair.row}: the same image and mask as {earlier} ({pair.image.name}); remove one row")
     return problems
 
 
-def _leaks(listed: Sequence[_Listed]) -> list[str]:
+def leaks_in(listed: Sequence[Listed]) -> list[str]:
     """An image or a group in two splits, or an image in two groups: scores would be of images trained on."""
-    first: dict[tuple[str, Path | str], _Listed] = {}
-    by_image: dict[Path, _Listed] = {}
-    problems: dict[tuple[str, Path | str], str] = {}
+    first: dict[tuple[str, str], Listed] = {}
+    by_image: dict[str, Listed] = {}
+    problems: dict[tuple[str, str], str] = {}
     for pair in listed:
-        other = by_image.setdefault(pair.image, pair)
+        other = by_image.setdefault(str(pair.image), pair)
         if other.group != pair.group:
             problems.setdefault(
-                ("groups of", pair.image),
+                ("groups of", str(pair.image)),
                 f"image {pair.image} has group {other.group!r} in {other.row} and {pair.group!r} in {pair.row}; "
                 "give all its rows the same group",
             )
-        things: list[tuple[str, Path | str]] = [("image", pair.image)]
+        things = [("image", str(pair.image))]
         if pair.group:
             things.append(("group", pair.group))
         for kind, name in things:

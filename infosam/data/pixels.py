@@ -12,7 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from infosam.data.masks import Unusable, distinct, mask_values, named_by_colour, objects_of
+from infosam.data.pairs import Listed, MaskChoice
 from infosam.data.transforms import to_rgb
+from infosam.errors import DataError
+
+__all__ = [
+    "PICTURE_ERRORS",
+    "PairContent",
+    "Unusable",
+    "open_both",
+    "open_drawing",
+    "open_pair",
+    "open_picture",
+    "read_mask",
+    "read_pair",
+]
 
 EXIF_ORIENTATION = 0x0112
 # Pillow's parsers raise any of these on damaged files; SyntaxError is its word for a broken PNG chunk.
@@ -20,10 +35,10 @@ PICTURE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, ZeroDivisionError,
     struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
-
-
-class Unusable(Exception):
-    """A file or a pair of files cannot be used; the text names the file, the reason and the cure."""
+_SIZE_CURES = {
+    "size": "; export the mask at the size of the image, or correct the row if they do not belong together",
+    "size-rotated": " after its EXIF rotation; the mask was drawn on the unrotated picture: rotate the mask",
+}
 
 
 @dataclass(frozen=True)
@@ -49,89 +64,120 @@ class PairContent:
 
     def mask_png(self) -> bytes:
         """The mask as 8-bit single-channel PNG, 0 and 255."""
-        return _png(Image.fromarray(self.mask.astype(np.uint8) * 255))
+        return png(Image.fromarray(self.mask.astype(np.uint8) * 255))
 
 
-def read_pair(image_path: Path, mask_path: Path) -> PairContent:
-    """Opens and checks a picture and its mask. Raises Unusable with every problem of the two files."""
-    problems: list[str] = []
-    picture: tuple[bytes, bytes, tuple[int, int], bool] | None = None
-    mask: NDArray[np.bool_] | None = None
+@dataclass(frozen=True)
+class Picture:
+    """An image file, opened."""
+
+    source: bytes  # as it was found
+    upright: bytes  # encoded, without EXIF rotation
+    rgb: NDArray[np.uint8]  # (H, W, 3) upright
+    rotated: bool  # EXIF asked for it
+    mode: str  # Pillow's word for the kind of its pixels
+    transparent: bool  # it has an alpha channel or a transparent colour
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A mask file, opened."""
+
+    masks: list[NDArray[np.bool_]]  # (H, W) each; one per object where they are wanted singly
+    mode: str = ""  # as above; empty if the mask is no picture
+    format: str = ""
+    values: tuple[float, ...] = ()
+
+
+def open_pair(pair: Listed, choice: MaskChoice | None = None) -> list[PairContent]:
+    """Opens and checks a picture and its mask: one result, or one per object if `choice` wants them singly.
+
+    Raises Unusable with every problem of the two."""
+    picture, drawing = open_both(pair, choice)
+    return [PairContent(source_image=picture.source, image=picture.upright, mask=mask) for mask in drawing.masks]
+
+
+def open_both(pair: Listed, choice: MaskChoice | None = None) -> tuple[Picture, Drawing]:
+    """A picture and its mask with all that is known of the files. Raises Unusable with every problem of the two."""
+    problems: list[Unusable] = []
+    picture: Picture | None = None
+    drawing: Drawing | None = None
     try:
-        picture = _read_picture(image_path)
+        picture = open_picture(pair)
     except Unusable as problem:
-        problems.append(str(problem))
+        problems.append(problem)
     try:
-        mask = read_mask(mask_path)
+        drawing = open_drawing(pair, choice)
     except Unusable as problem:
-        problems.append(str(problem))
-    if picture is None or mask is None:
-        raise Unusable("; ".join(problems))
-    source, upright, size, rotated = picture
-    if mask.shape != size:
-        raise Unusable(_size_mismatch(image_path, mask_path, size, (mask.shape[0], mask.shape[1]), rotated))
-    return PairContent(source_image=source, image=upright, mask=mask)
+        problems.append(problem)
+    if picture is None or drawing is None:
+        raise Unusable("; ".join(map(str, problems)), problems[0].kind)
+    (mask_height, mask_width), (height, width) = drawing.masks[0].shape, picture.rgb.shape[:2]
+    if (mask_height, mask_width) != (height, width):
+        kind = "size-rotated" if picture.rotated and (mask_height, mask_width) == (width, height) else "size"
+        sizes = f"{mask_width} x {mask_height} px, its image {pair.image.name} {width} x {height} px"
+        raise Unusable(f"{pair.mask}: the mask is {sizes}{_SIZE_CURES[kind]}", kind)
+    return picture, drawing
 
 
-def _read_picture(path: Path) -> tuple[bytes, bytes, tuple[int, int], bool]:
-    """File content, upright encoded content, (H, W), and whether EXIF asked for a rotation."""
-    content = _read_bytes(path, "image")
+def open_picture(pair: Listed) -> Picture:
+    """The picture of a pair. Raises Unusable."""
+    content = pair.image_bytes() if pair.image_bytes else read_bytes(pair.image, "image")
     try:
         with Image.open(io.BytesIO(content)) as image:
             rotated = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
-            rgb = to_rgb(image)
+            transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+            rgb, mode = to_rgb(image), image.mode
     except PICTURE_ERRORS as error:
-        raise Unusable(_unreadable(path, "image", error)) from error
-    upright = _png(Image.fromarray(rgb)) if rotated else content
-    return content, upright, (rgb.shape[0], rgb.shape[1]), rotated
+        raise _unreadable(pair.image, "image", error) from error
+    upright = png(Image.fromarray(rgb)) if rotated else content
+    return Picture(source=content, upright=upright, rgb=rgb, rotated=rotated, mode=mode, transparent=transparent)
+
+
+def open_drawing(pair: Listed, choice: MaskChoice | None = None) -> Drawing:
+    """The mask of a pair. Raises Unusable."""
+    drawn = pair.mask_content() if pair.mask_content else read_bytes(pair.mask, "mask")
+    return Drawing([drawn]) if isinstance(drawn, np.ndarray) else _decode_mask(drawn, pair.mask, choice or MaskChoice())
+
+
+def read_pair(image_path: Path, mask_path: Path) -> PairContent:
+    """Opens and checks a picture and its mask of two values. Raises Unusable with every problem of the two files."""
+    return open_pair(Listed(image=image_path, mask=mask_path, split=None, row=image_path.name))[0]
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """(H, W) bool: True where the mask has the higher of its at most two values, never where it is 0."""
-    content = _read_bytes(path, "mask")
+    return _decode_mask(read_bytes(path, "mask"), path, MaskChoice()).masks[0]
+
+
+def _decode_mask(content: bytes, path: Path, choice: MaskChoice) -> Drawing:
     try:
         with Image.open(io.BytesIO(content)) as image:
-            values = _mask_values(ImageOps.exif_transpose(image), path)
+            mode, kind = image.mode, image.format or ""
+            values = mask_values(ImageOps.exif_transpose(image), path, colours=named_by_colour(choice))
     except PICTURE_ERRORS as error:
-        raise Unusable(_unreadable(path, "mask", error)) from error
-    found = _distinct(values)
-    if len(found) > 2:
-        raise Unusable(_not_binary(path, values, found))
-    foreground: NDArray[np.bool_] = np.asarray(values == found[-1], dtype=np.bool_)
-    return foreground if found[-1] != 0 else ~foreground
+        if isinstance(error, DataError):
+            raise  # the user's choice, not the file
+        raise _unreadable(path, "mask", error) from error
+    return Drawing(objects_of(values, choice, path), mode, kind, tuple(distinct(values)))
 
 
-def _mask_values(image: Image.Image, path: Path) -> NDArray[np.generic]:
-    """(H, W) values of a mask; colours are told apart as numbers, palette masks by their index."""
-    if image.mode in ("RGBA", "LA", "PA") and np.asarray(image.getchannel("A")).min() < 255:
-        raise Unusable(f"{path}: the mask has transparent pixels; save it without alpha, background 0 and object 255")
-    if image.mode in ("LA", "PA"):
-        image = image.getchannel(0)
-    if image.mode in ("1", "L", "P", "I", "F") or image.mode.startswith("I;16"):
-        return np.asarray(image)
-    red, green, blue = (np.asarray(channel).astype(np.int32) for channel in image.convert("RGB").split())
-    return red * 65536 + green * 256 + blue
-
-
-def _distinct(values: NDArray[np.generic]) -> list[float]:
-    """Sorted distinct values."""
-    if values.dtype == np.uint8:  # counting is ten times faster than sorting the pixels
-        return [float(value) for value in np.flatnonzero(np.bincount(values.ravel(), minlength=256))]
-    return [float(value) for value in np.unique(values)]
-
-
-def _read_bytes(path: Path, kind: str) -> bytes:
+def read_bytes(path: Path, kind: str) -> bytes:
+    """Content of a file. Raises Unusable if it is missing, empty, no file or not to be opened."""
     try:
+        if path.exists() and not path.is_dir() and not path.is_file():  # reading a pipe or a device would never end
+            raise Unusable(f"{path}: {kind}: is a pipe or a device, not a file; correct the row", "missing")
         content = path.read_bytes()
     except FileNotFoundError:
         siblings = sorted(path.parent.glob(f"{_escaped(path.stem)}.*")) if path.parent.is_dir() else []
         hint = f"; {siblings[0].name} is there, correct the name" if siblings else "; add it or remove the row"
-        raise Unusable(f"{path}: {kind}: no such file{hint}") from None
+        raise Unusable(f"{path}: {kind}: no such file{hint}", "missing") from None
     except IsADirectoryError:
-        raise Unusable(f"{path}: {kind}: is a folder, not a file; correct the row") from None
+        raise Unusable(f"{path}: {kind}: is a folder, not a file; correct the row", "missing") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise Unusable(f"{path}: {kind} cannot be opened ({reason}); check its name and permissions") from error
+        text = f"{path}: {kind} cannot be opened ({reason}); check its name and permissions"
+        raise Unusable(text, "missing") from error
     if not content:
         raise Unusable(f"{path}: {kind}: the file is empty (0 bytes); copy it again")
     return content
@@ -141,35 +187,17 @@ def _escaped(stem: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in stem)
 
 
-def _png(image: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
+    """A picture as an encoded PNG."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def _unreadable(path: Path, kind: str, error: BaseException) -> str:
+def _unreadable(path: Path, kind: str, error: BaseException) -> Unusable:
     if isinstance(error, Image.DecompressionBombError):
         limit = (Image.MAX_IMAGE_PIXELS or 0) * 2 // 1_000_000
-        return f"{path}: the {kind} has more than {limit} million pixels; cut it into tiles first"
+        return Unusable(f"{path}: the {kind} has more than {limit} million pixels; cut it into tiles first", "bomb")
     if isinstance(error, UnidentifiedImageError):
-        return f"{path}: {kind}: not a picture in a known format; save it as PNG or JPEG"
-    return f"{path}: the {kind} is damaged or cut short ({error}); copy or export it again"
-
-
-def _not_binary(path: Path, values: NDArray[np.generic], found: list[float]) -> str:
-    shown = ", ".join(f"{value:g}" for value in found[:6]) + (", ..." if len(found) > 6 else "")
-    # JPEG spreads white a little below 255; label maps have their few values far from it (255 is their "ignore").
-    nearly_white = any(239 <= value < 255 for value in found)
-    if values.dtype == np.uint8 and nearly_white and np.isin(values, [*range(17), *range(239, 256)]).mean() > 0.95:
-        cure = "it looks smeared by JPEG: threshold it at 127 and save it as PNG"
-    else:
-        cure = "save one mask per object or class, background 0 and object 255"
-    return f"{path}: the mask has {len(found)} different values ({shown}) where two are expected; {cure}"
-
-
-def _size_mismatch(image: Path, mask: Path, size: tuple[int, int], found: tuple[int, int], rotated: bool) -> str:
-    (height, width), (mask_height, mask_width) = size, found
-    text = f"{mask}: the mask is {mask_width} x {mask_height} px, its image {image.name} {width} x {height} px"
-    if rotated and found == (width, height):
-        return f"{text} after its EXIF rotation; the mask was drawn on the unrotated picture: rotate the mask"
-    return f"{text}; export the mask at the size of the image, or correct the row if they do not belong together"
+        return Unusable(f"{path}: {kind}: not a picture in a known format; save it as PNG or JPEG", "format")
+    return Unusable(f"{path}: the {kind} is damaged or cut short ({error}); copy or export it again", "damaged")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
-from infosam.data.schema import SPLITS, Split
+from infosam.data.card import SPLITS, Split
 from infosam.errors import DataError
 
 HELD_OUT_SHARE = 0.15
@@ -19,12 +20,13 @@ SPLIT_WORDS: dict[str, Split] = {
 
 
 def complete_splits(
-    source: Path, given: Mapping[str, Split | None], *, seed: int
+    source: Path, given: Mapping[str, Split | None], *, seed: int, shares: Mapping[str, float] | None = None
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
     """Every key with a split, and a note for each split made here.
 
     `given` maps keys (an image, or a group of images) to their split; keys without one count as train. A missing val
-    or test is drawn from train, 15 % of all keys each, at least one. A set without train, made to be scored only, is
+    or test is drawn from train, 15 % of all keys each, at least one; with `shares` of foreground per key, evenly over
+    small and large ones. A set without train, made to be scored only, is
     left as it is. Raises DataError if train has too few keys to give any away."""
     splits: dict[str, Split] = {key: split or "train" for key, split in given.items()}
     present = set(splits.values())
@@ -39,6 +41,8 @@ def complete_splits(
         )
     random.Random(seed).shuffle(keys)
     amount = max(1, min(round(HELD_OUT_SHARE * len(splits)), (len(keys) - 1) // len(missing)))
+    if shares is not None:
+        keys = _spread(keys, shares, amount, len(missing))
     for position, split in enumerate(missing):
         for key in keys[position * amount : (position + 1) * amount]:
             splits[key] = split
@@ -48,3 +52,13 @@ def complete_splits(
         for split in missing
     )
     return splits, notes
+
+
+def _spread(keys: list[str], shares: Mapping[str, float], amount: int, splits: int) -> list[str]:
+    """Shuffled keys with `amount` for each of so many splits first, each spread evenly over the sorted shares."""
+    ordered = sorted(keys, key=lambda key: shares[key])  # stable: among equal shares the shuffled order stays
+    place = {key: position for position, key in enumerate(keys)}
+    bounds = [round(part * len(ordered) / (amount * splits)) for part in range(amount * splits + 1)]
+    drawn = [min(ordered[low:high], key=place.__getitem__) for low, high in pairwise(bounds)]
+    first = [key for split in range(splits) for key in drawn[split::splits]]
+    return [*first, *(key for key in keys if key not in set(first))]

@@ -24,20 +24,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from infosam.data.manifest import Found, Pair, Review, discover
-from infosam.data.pixels import PICTURE_ERRORS, PairContent, Unusable, read_pair
-from infosam.data.schema import (
-    CARD_NAME,
-    PARQUET_NAME,
-    ROW_GROUP_ROWS,
-    SPLITS,
-    DatasetCard,
-    Split,
-    check_domain,
-    parquet_schema,
-    read_card,
-    write_card,
-)
+from infosam.data.card import CARD_NAME, SPLITS, DatasetCard, Split, check_domain, read_card, write_card
+from infosam.data.manifest import Found, Review, Splitting, discover
+from infosam.data.pairs import Pair, ReadOptions
+from infosam.data.pixels import PICTURE_ERRORS, PairContent, Unusable, open_pair
+from infosam.data.schema import PARQUET_NAME, ROW_GROUP_ROWS, parquet_schema
 from infosam.data.transforms import to_rgb
 from infosam.errors import DataError
 
@@ -62,22 +53,24 @@ def import_dataset(
     domain: str,
     out: Path,
     seed: int = 0,
+    options: ReadOptions | None = None,
+    splitting: Splitting | None = None,
     progress: Callable[[int, int], None] | None = None,
     overwrite: bool = False,
     allow_empty: bool = False,
 ) -> DatasetCard:
     """Checks every image and mask of `source` and writes them as a data set to `out`, completely or not at all.
 
-    `source` is anything `manifest.discover` understands; `seed` draws the splits it lacks; `progress` is called with
-    (rows done, rows in all). Image files are kept byte by byte, except that an EXIF rotation is applied (then PNG).
-    If `out` already holds this very data set, nothing is written and the card says so. Raises DataError with every
-    bad file, or if `out` is something else; `overwrite` replaces another data set, never a folder of other things."""
+    `source` is anything `manifest.discover` understands; `seed` draws the splits it lacks, unless `splitting` says
+    more; `progress` is called with (pairs done, pairs in all). Image files are kept byte by byte, except that an EXIF
+    rotation is applied (then PNG). If `out` already holds this very data set, nothing is written and the card says so.
+    Raises DataError with every bad file, or if `out` is something else; `overwrite` replaces another data set, never a
+    folder of other things."""
     check_domain(domain)
     existing = _existing(source, out)
-    found = discover(source, seed=seed)
-    with _staged(out) as folder:
-        digest = _write_rows(source, folder / PARQUET_NAME, found, domain, allow_empty, progress)
-        counts = Counter(pair.split for pair in found.pairs)
+    found = discover(source, options, splitting or Splitting(seed=seed))
+    with staged(out) as folder:
+        digest, counts = _write_rows(source, folder / PARQUET_NAME, found, domain, allow_empty, progress)
         card = DatasetCard(
             domain=domain,
             digest=digest,
@@ -94,7 +87,7 @@ def import_dataset(
                 "choose another --out, or replace it with --overwrite"
             )
         write_card(folder, card)
-        _put_in_place(folder, out)
+        put_in_place(folder, out)
     return card
 
 
@@ -206,9 +199,11 @@ def _write_rows(
     domain: str,
     allow_empty: bool,
     progress: Callable[[int, int], None] | None,
-) -> str:
-    """Checks all pairs and writes them in row groups; returns the digest. Raises DataError with every bad pair."""
+) -> tuple[str, Counter[Split]]:
+    """Checks all pairs and writes them in row groups; returns the digest and the rows of each split. Raises DataError
+    with every bad pair."""
     review = Review(allow_empty=allow_empty)
+    counts: Counter[Split] = Counter()
     rows: list[dict[str, Any]] = []
     row_digests: list[bytes] = []
     size = 0
@@ -217,29 +212,32 @@ def _write_rows(
     ) as writer:
         for done, (pair, row_id) in enumerate(zip(found.pairs, _ids(found), strict=True), start=1):
             try:
-                content = read_pair(pair.image, pair.mask)
-                review.add(pair, content.fg_fraction)
+                contents = open_pair(pair, found.options.choice)
+                review.add(pair, contents)
             except Unusable as problem:
                 review.refuse(pair, str(problem))
             else:
-                row_digests.append(_row_digest(row_id, pair, content))
-                rows.append(_row(row_id, pair, content, found.root, domain))
-                size += len(content.image)
+                for number, content in enumerate(contents):
+                    part = f"__{number}" if len(contents) > 1 else ""
+                    row_digests.append(_row_digest(row_id + part, pair, content))
+                    rows.append(_row(row_id + part, pair, content, found.root, domain, part))
+                    size += len(content.image)
+                counts[pair.split] += len(contents)
             if review.problems:
                 rows, size = [], 0  # nothing will come of it: go on looking, but keep memory small
-            elif len(rows) == ROW_GROUP_ROWS or size > ROW_GROUP_MIB << 20 or done == len(found.pairs):
+            elif len(rows) >= ROW_GROUP_ROWS or size > ROW_GROUP_MIB << 20 or done == len(found.pairs):
                 writer.write_table(pa.Table.from_pylist(rows, schema=parquet_schema()))
                 rows, size = [], 0
             if progress:
                 progress(done, len(found.pairs))
         review.finish(source)
-    return hashlib.sha256(b"".join(sorted(row_digests))).hexdigest()
+    return hashlib.sha256(b"".join(sorted(row_digests))).hexdigest(), counts
 
 
-def _row(row_id: str, pair: Pair, content: PairContent, root: Path, domain: str) -> dict[str, Any]:
+def _row(row_id: str, pair: Pair, content: PairContent, root: Path, domain: str, part: str) -> dict[str, Any]:
     return {
         "image": {"bytes": content.image, "path": _inside(root, pair.image)},
-        "mask": {"bytes": content.mask_png(), "path": _inside(root, pair.mask)},
+        "mask": {"bytes": content.mask_png(), "path": _inside(root, pair.mask) + part},
         "id": row_id,
         "domain": domain,
         "split": pair.split,
@@ -293,7 +291,7 @@ def _existing(source: Path, out: Path) -> DatasetCard | None:
 
 
 @contextmanager
-def _staged(out: Path) -> Iterator[Path]:
+def staged(out: Path) -> Iterator[Path]:
     """A folder beside `out` to write into. Afterwards it is gone, and so are parents made for nothing."""
     parents = [parent for parent in out.absolute().parents if not parent.exists()]
     folder = out.absolute().parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
@@ -310,7 +308,7 @@ def _staged(out: Path) -> Iterator[Path]:
                     parent.rmdir()
 
 
-def _put_in_place(folder: Path, out: Path) -> None:
+def put_in_place(folder: Path, out: Path) -> None:
     """Renames the finished folder to `out`; an older data set there is moved aside first and removed last."""
     aside = folder.with_suffix(".replaced")
     replacing = out.exists() and any(out.iterdir())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infosam.data.manifest import Pair, check_pairs, discover, find_pairs
+from infosam.data.manifest import Pair, Splitting, check_pairs, discover, find_pairs
 from infosam.errors import DataError
 
 WritePair = Callable[..., None]
@@ -50,7 +50,7 @@ def test_a_csv_from_a_spreadsheet_with_byte_order_mark_and_crlf_is_read(csv_set:
 
 
 def test_folders_with_equal_names_are_split_by_seed(folder_set: Path) -> None:
-    found = discover(folder_set, seed=3)
+    found = discover(folder_set, splitting=Splitting(seed=3))
     assert splits_of(found.pairs) == {"train": 14, "val": 3, "test": 3}
     assert [note.split()[1] for note in found.notes] == ["val", "test"]
     assert "seed 3" in found.notes[0]

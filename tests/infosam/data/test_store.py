@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from infosam.data import store as store_module
-from infosam.data.schema import CARD_NAME, PARQUET_NAME, DatasetCard
+from infosam.data.card import CARD_NAME, DatasetCard
+from infosam.data.schema import PARQUET_NAME
 from infosam.data.store import Store, import_dataset, open_dataset
 from infosam.errors import DataError
 

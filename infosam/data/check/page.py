@@ -1,0 +1,130 @@
+"""The report of a check as a table on screen and as an HTML page with thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import uuid
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from infosam.data.check.findings import SEVERITIES, Finding, Severity
+from infosam.data.check.run import Report, by_kind
+from infosam.data.masks import Unusable
+from infosam.data.pairs import Listed, ReadOptions
+from infosam.data.pixels import open_both, open_picture
+from infosam.errors import DataError
+from infosam.overlay import draw_overlay
+
+STYLES = {"error": "red", "warning": "yellow", "note": "dim"}
+SHOWN_PER_KIND = 200  # rows on the page
+PICTURES_PER_KIND = 12
+THUMBNAIL_PX = 160
+
+
+def show_report(console: Console, report: Report) -> None:
+    """One line per kind of finding: how many, the first of them, and what to do."""
+    table = Table("", "finding", title=f"{len(report.listing.listed):,} pairs in {report.source}", title_justify="left")
+    table.add_column("rows", justify="right")
+    table.add_column("the first of them", overflow="fold")
+    table.add_column("what to do", overflow="fold")
+    for name, found in by_kind(report.findings).items():
+        kind = found[0].kind
+        cure = kind.cure + " (or --fix)" * kind.fix
+        severity = Text(kind.severity, style=STYLES[kind.severity])
+        table.add_row(severity, name, f"{len(found):,}", Text(found[0].what), Text(cure))
+    if report.findings:
+        console.print(table)
+    console.print(Text(f"{len(report.listing.listed):,} pairs: {counts(report)}"), soft_wrap=True)
+
+
+def counts(report: Report) -> str:
+    """Number of findings of each weight, in words."""
+    words = []
+    for severity in SEVERITIES:
+        number = report.count(severity)
+        words.append(f"{number:,} {severity}{'s' * (number != 1)}")
+    return ", ".join(words)
+
+
+def write_page(report: Report, out: Path) -> None:
+    """Writes the page to a file, completely or not at all. Raises DataError if it cannot be written."""
+    if out.is_dir():
+        raise DataError(f"--out {out}: is a folder; give the name of the page, such as {out / 'check.html'}")
+    partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        partial.write_text(render_page(report), encoding="utf-8")
+        os.replace(partial, out)
+    except OSError as error:
+        raise DataError(f"--out {out}: cannot be written ({error.strerror or error}); choose another place") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def render_page(report: Report) -> str:
+    """The page as HTML without references to other files; all text from data is escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string((files("infosam") / "assets" / "check.html.jinja").read_text(encoding="utf-8"))
+    sections = [_section(found, report) for found in by_kind(report.findings).values()]
+    return template.render(
+        title=f"Check of {report.source.name}",
+        pairs=len(report.listing.listed),
+        counts=counts(report),
+        sections=sections,
+    )
+
+
+def _section(found: list[Finding], report: Report) -> dict[str, object]:
+    kind = found[0].kind
+    severity: Severity = kind.severity
+    rows = []
+    for number, finding in enumerate(found[:SHOWN_PER_KIND]):
+        pair = None if finding.pair is None or number >= PICTURES_PER_KIND else report.listing.listed[finding.pair]
+        picture = thumbnail(pair, report.options) if pair else None
+        rows.append({"row": finding.row, "what": finding.what, "mended": finding.mended, "picture": picture})
+    return {
+        "name": kind.name,
+        "severity": severity,
+        "why": kind.why,
+        "cure": kind.cure,
+        "fix": kind.fix,
+        "rows": rows,
+        "more": len(found) - len(rows),
+    }
+
+
+def thumbnail(pair: Listed, options: ReadOptions) -> str | None:
+    """The image with its mask over it as text that a page can hold; without the mask where that cannot be read, None
+    where the image cannot."""
+    try:
+        picture, drawing = open_both(pair, options.choice)
+        mask = np.logical_or.reduce(drawing.masks)
+    except Unusable:
+        try:
+            picture = open_picture(pair)
+            mask = np.zeros(picture.rgb.shape[:2], dtype=np.bool_)
+        except Unusable:
+            return None
+    small = overlay_of(picture.rgb, mask, THUMBNAIL_PX)
+    buffer = io.BytesIO()
+    small.save(buffer, format="JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def overlay_of(rgb: NDArray[np.uint8], mask: NDArray[np.bool_], side_px: int) -> Image.Image:
+    """A picture (H, W, 3) with its mask (H, W) drawn over it, at most `side_px` on its longest side. Small objects
+    stay visible: a pixel of the mask is drawn if any of it is object."""
+    scale = min(1.0, side_px / max(mask.shape))
+    size = (max(1, round(mask.shape[1] * scale)), max(1, round(mask.shape[0] * scale)))
+    small = Image.fromarray(rgb).resize(size, Image.Resampling.BOX)
+    cover = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    return draw_overlay(np.asarray(small), np.asarray(cover) > 0)

@@ -1,0 +1,105 @@
+"""One pass over a source: every pair is opened once, several at a time, and everything found is put in one report."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from infosam.data.check.files import Facts, look
+from infosam.data.check.findings import KINDS, SEVERITIES, Finding, Severity
+from infosam.data.check.whole import WHOLE_CHECKS, Whole
+from infosam.data.manifest import list_pairs, repeated_in
+from infosam.data.pairs import Listed, ReadOptions
+from infosam.data.readers.contract import Listing
+from infosam.data.readers.table import understood
+from infosam.errors import DataError
+
+MASK_PX = 256  # SAM's mask decoder, whatever the size of the image
+MAX_THREADS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What is wrong with a source."""
+
+    source: Path
+    listing: Listing
+    facts: tuple[Facts, ...]  # of each pair of the listing
+    findings: tuple[Finding, ...]  # errors first, then by kind, in the order of the source
+    options: ReadOptions
+
+    def count(self, severity: Severity) -> int:
+        """Findings of one weight."""
+        return sum(finding.kind.severity == severity for finding in self.findings)
+
+
+def check_source(
+    source: Path,
+    options: ReadOptions | None = None,
+    *,
+    group: str | None = None,
+    allow_empty: bool = False,
+    mask_px: int = MASK_PX,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Looks at every pair of `source`, any layout of `readers.table`. Writes nothing.
+
+    `mask_px` is the longest side of the masks that the model computes. Raises DataError only if nothing can be listed
+    at all."""
+    options = options or ReadOptions()
+    listing, problems = list_pairs(source, options, group)
+    problems += repeated_in(listing.listed)
+    if not listing.listed and not problems:
+        raise DataError(f"{source}: no image-mask pairs in it; {understood()}")
+    facts = _look_at_all(listing.listed, options, mask_px, allow_empty, progress)
+    findings = [Finding(KINDS["listing"], "", "", problem) for problem in problems]
+    for position, (pair, seen) in enumerate(zip(listing.listed, facts, strict=True)):
+        findings += [_finding(kind, what, pair, position) for kind, what in seen.found]
+    whole = Whole(listing.listed, facts)
+    for kind, test in WHOLE_CHECKS.items():
+        for place, what in test(whole):
+            findings.append(_finding(kind, what, None if place is None else listing.listed[place], place))
+    order = {name: number for number, name in enumerate(KINDS)}
+    findings.sort(key=lambda one: (SEVERITIES.index(one.kind.severity), order[one.kind.name]))
+    return Report(source=source, listing=listing, facts=tuple(facts), findings=tuple(findings), options=options)
+
+
+def by_kind(findings: tuple[Finding, ...]) -> dict[str, list[Finding]]:
+    """Findings under the names of their kinds, in order."""
+    counts = Counter(finding.kind.name for finding in findings)
+    return {name: [finding for finding in findings if finding.kind.name == name] for name in counts}
+
+
+def _look_at_all(
+    listed: list[Listed],
+    options: ReadOptions,
+    mask_px: int,
+    allow_empty: bool,
+    progress: Callable[[int, int], None] | None,
+) -> list[Facts]:
+    """Threads, not processes: decoding is done outside Python's lock, and rows of Arrow files cannot be sent."""
+    facts: list[Facts] = []
+    threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(threads) as pool:
+        looked = pool.map(partial(look, choice=options.choice, mask_px=mask_px, allow_empty=allow_empty), listed)
+        try:
+            for done, seen in enumerate(looked, start=1):
+                facts.append(seen)
+                if progress:
+                    progress(done, len(listed))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return facts
+
+
+def _finding(kind: str, what: str, pair: Listed | None, position: int | None) -> Finding:
+    if pair is None:
+        return Finding(KINDS[kind], "", "", what)
+    file = pair.mask if kind.startswith("mask") or kind in ("blank", "full", "inverted", "thin") else pair.image
+    return Finding(KINDS[kind], pair.row, str(file), what, position)

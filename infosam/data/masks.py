@@ -1,0 +1,119 @@
+"""From the values in a mask file to objects: two values, one or several classes of a label map, or single objects."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from infosam.data.pairs import MaskChoice
+from infosam.errors import DataError
+
+MAX_LISTED_VALUES = 6
+MIN_REGION_PX = 4  # smaller connected regions are specks of a brush, not objects
+NEARLY_BLACK, NEARLY_WHITE = range(17), range(239, 256)
+
+
+class Unusable(Exception):
+    """A file or a pair of files cannot be used; the text names the file, the reason and the cure.
+
+    `kind` is its name in the table of `check.findings`."""
+
+    def __init__(self, text: str, kind: str = "damaged") -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+def mask_values(image: Image.Image, path: Path, *, colours: bool = False) -> NDArray[np.generic]:
+    """(H, W) values of a mask; colours are told apart as numbers rrggbb, palette masks by their index, unless
+    `colours` asks for the colours of everything."""
+    if image.mode in ("RGBA", "LA", "PA") and np.asarray(image.getchannel("A")).min() < 255:
+        text = f"{path}: the mask has transparent pixels; save it without alpha, background 0 and object 255"
+        raise Unusable(text, "mask-alpha")
+    if image.mode in ("LA", "PA"):
+        image = image.getchannel(0)
+    if not colours and (image.mode in ("1", "L", "P", "I", "F") or image.mode.startswith("I;16")):
+        return np.asarray(image)
+    red, green, blue = (np.asarray(channel).astype(np.int32) for channel in image.convert("RGB").split())
+    return red * 65536 + green * 256 + blue
+
+
+def distinct(values: NDArray[np.generic]) -> list[float]:
+    """Sorted distinct values."""
+    if values.dtype == np.uint8:  # counting is ten times faster than sorting the pixels
+        return [float(value) for value in np.flatnonzero(np.bincount(values.ravel(), minlength=256))]
+    return [float(value) for value in np.unique(values)]
+
+
+def objects_of(values: NDArray[np.generic], choice: MaskChoice, path: Path) -> list[NDArray[np.bool_]]:
+    """The masks (H, W) that the values of one file stand for; at least one, perhaps without foreground.
+
+    Without a choice the file must have at most two values, and the higher one is the object, never 0. Raises Unusable
+    if it has more."""
+    found = distinct(values)
+    if choice.classes:
+        wanted = [class_value(word) for word in choice.classes]
+        chosen: NDArray[np.bool_] = np.isin(values, wanted)
+        return regions(chosen) if choice.instances else [chosen]
+    if len(found) > 2:
+        if choice.instances and not is_smeared(values, found):
+            return [np.asarray(values == value, dtype=np.bool_) for value in found if value != 0]
+        raise _not_binary(path, values, found)
+    foreground: NDArray[np.bool_] = np.asarray(values == found[-1], dtype=np.bool_)
+    if found[-1] == 0:
+        foreground = ~foreground
+    return regions(foreground) if choice.instances else [foreground]
+
+
+def named_by_colour(choice: MaskChoice) -> bool:
+    """Whether classes are given as colours. Raises DataError for a mixture of colours and numbers, or other words."""
+    colours = {word.startswith("#") for word in choice.classes if class_value(word) is not None}
+    if len(colours) > 1:
+        raise DataError(f"--class {' and '.join(choice.classes)}: give either values or colours, not both")
+    return True in colours
+
+
+def class_value(word: str) -> float:
+    """The value that a user's word stands for: a number or a colour #rrggbb. Raises DataError."""
+    if colour := re.fullmatch(r"#([0-9a-fA-F]{6})", word.strip()):
+        return float(int(colour[1], 16))
+    try:
+        return float(word)
+    except ValueError:
+        raise DataError(
+            f"--class {word!r}: pictures of masks have values, not names; give a number such as 3, or a colour "
+            "such as '#ff0000'"
+        ) from None
+
+
+def regions(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+    """Connected regions (8 neighbours) of a mask (H, W), specks below `MIN_REGION_PX` left out; the mask itself if
+    nothing remains."""
+    from scipy import ndimage  # takes a while to load, and only --instances needs it
+
+    labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    kept = [number for number in range(1, count + 1) if sizes[number] >= MIN_REGION_PX]
+    return [labels == number for number in kept] or [mask]
+
+
+def is_smeared(values: NDArray[np.generic], found: Sequence[float]) -> bool:
+    """Whether many values come from JPEG: it spreads white a little below 255; label maps have their few values far
+    from it (255 is their "ignore")."""
+    if values.dtype != np.uint8 or not any(239 <= value < 255 for value in found):
+        return False
+    return bool(np.isin(values, [*NEARLY_BLACK, *NEARLY_WHITE]).mean() > 0.95)
+
+
+def _not_binary(path: Path, values: NDArray[np.generic], found: list[float]) -> Unusable:
+    more = ", ..." if len(found) > MAX_LISTED_VALUES else ""
+    shown = ", ".join(f"{value:g}" for value in found[:MAX_LISTED_VALUES]) + more
+    text = f"{path}: the mask has {len(found)} different values ({shown}) where two are expected"
+    if is_smeared(values, found):
+        return Unusable(f"{text}; it looks smeared by JPEG: threshold it at 127 and save it as PNG", "mask-smeared")
+    cure = "save one mask per object or class, background 0 and object 255, or choose one with --class VALUE"
+    return Unusable(f"{text}; {cure}", "mask-values")

@@ -1,0 +1,147 @@
+"""Tables with one image-mask pair per row: CSV, TSV or Parquet, one file with a column `split` or one per split."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from infosam.data.card import SPLITS, Split
+from infosam.data.pairs import NO_CELLS, Listed, ReadOptions
+from infosam.data.readers.contract import Listing, inside
+from infosam.data.splits import SPLIT_WORDS
+from infosam.errors import DataError
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+LIKELY_COLUMNS = {
+    "image": ["img", "images", "image_path", "path", "file"],
+    "label": ["mask", "masks", "labels", "annotation"],
+}
+Cells = Mapping[str, str]
+
+
+class Lists:
+    """Columns image,label and, if the user likes, split and group; paths relative to the file."""
+
+    layout = "one CSV, TSV or Parquet file with columns image,label[,split,group], or train.csv, val.csv and test.csv"
+
+    def fits(self, source: Path) -> bool:
+        if source.is_dir():
+            return bool(_per_split(source))
+        if source.suffix.lower() == ".parquet":
+            return _has_only_paths(source)
+        return source.suffix.lower() in SUFFIXES
+
+    def read(self, source: Path, options: ReadOptions, problems: list[str]) -> Listing:
+        files: list[tuple[Split | None, Path]] = [(None, source)]
+        if source.is_dir():
+            files = [*_per_split(source)]
+        listed: list[Listed] = []
+        for split, path in files:
+            for row, cells in _rows(path, options):
+                try:
+                    listed.append(_listed(path.parent, cells, options, split, row))
+                except DataError as problem:
+                    problems.append(str(problem))
+        return Listing(root=source if source.is_dir() else source.parent, listed=listed)
+
+
+def _per_split(folder: Path) -> list[tuple[Split, Path]]:
+    found: list[tuple[Split, Path]] = []
+    for split in SPLITS:
+        paths = [folder / f"{split}{suffix}" for suffix in SUFFIXES]
+        found += [(split, path) for path in paths if path.is_file() and not _embeds_pictures(path)][:1]
+    return found
+
+
+def _embeds_pictures(path: Path) -> bool:
+    return path.suffix == ".parquet" and not _has_only_paths(path)
+
+
+def _has_only_paths(path: Path) -> bool:
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError):
+        return True  # the reader will say what is wrong with it
+    return not any(pa.types.is_nested(field.type) for field in schema)
+
+
+def _rows(path: Path, options: ReadOptions) -> Iterator[tuple[str, Cells]]:
+    """Each row with its name for messages. Raises DataError if the file is no such table."""
+    if path.suffix.lower() == ".parquet":
+        yield from _parquet_rows(path, options)
+        return
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            mark = "\t" if path.suffix.lower() == ".tsv" else ","
+            reader = csv.DictReader(file, skipinitialspace=True, strict=True, delimiter=mark)
+            _check_columns(path, list(reader.fieldnames or ()), options)
+            for cells in reader:
+                # A row that is too long has its rest, a list, under None; one that is too short has None for a text.
+                yield f"{path.name}:{reader.line_num}", {key: cells[key] or "" for key in cells if key is not None}
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        reason = f"not a readable CSV in UTF-8 ({error}); save it as comma-separated UTF-8 text"
+        raise DataError(f"{path}: {reason}") from error
+
+
+def _parquet_rows(path: Path, options: ReadOptions) -> Iterator[tuple[str, Cells]]:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error}); write it again") from error
+    _check_columns(path, table.column_names, options)
+    for number, cells in enumerate(table.to_pylist(), start=1):
+        yield f"{path.name}:{number}", {key: "" if cell is None else str(cell) for key, cell in cells.items()}
+
+
+def _check_columns(path: Path, columns: list[str], options: ReadOptions) -> None:
+    wanted = {"image": options.image_column, "label": options.mask_column}
+    missing = {role: name for role, name in wanted.items() if name not in columns}
+    if not missing:
+        return
+    found = ", ".join(repr(name) for name in columns) or "none"
+    hints = []
+    for role, name in missing.items():
+        spare = [column for column in columns if column not in (*wanted.values(), "split", "group")]
+        folded = {column.strip().lower(): column for column in spare}
+        known = [folded[word] for word in [name, *LIKELY_COLUMNS[role]] if word in folded]
+        close = known or difflib.get_close_matches(name, spare, n=1)
+        if close:
+            option = {"image": "--image-column", "label": "--mask-column"}[role]
+            hints.append(f"did you mean {close[0]!r} for {name!r}? Say {option} {close[0]!r}.")
+    if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
+        hints = ["separate the columns with commas"]
+    advice = " ".join(hints) or "the first line must be: image,label"
+    raise DataError(f"{path}: no column {' and no column '.join(map(repr, missing.values()))}; found {found}; {advice}")
+
+
+def _listed(root: Path, cells: Cells, options: ReadOptions, split: Split | None, row: str) -> Listed:
+    paths = []
+    for what, column in (("image", options.image_column), ("label", options.mask_column)):
+        text = cells[column].strip()
+        if not text:
+            raise DataError(f"{row}: column {column!r} is empty; fill it in or remove the row")
+        paths.append(inside(root, text, row, what))
+    if split is None and "split" in cells:
+        split = split_named(cells["split"], row)
+    known = (options.image_column, options.mask_column)
+    return Listed(
+        image=paths[0],
+        mask=paths[1],
+        split=split,
+        row=row,
+        group=cells.get("group", "").strip() or None,
+        cells={name: text for name, text in cells.items() if name not in known} or NO_CELLS,
+    )
+
+
+def split_named(word: str, where: str) -> Split:
+    """The split that a cell names. Raises DataError for other words."""
+    known = word.strip().lower()
+    if known not in SPLIT_WORDS:
+        raise DataError(f"{where}: split {known!r} is not one of {', '.join(SPLITS)}; correct the cell")
+    return SPLIT_WORDS[known]

@@ -1,0 +1,15 @@
+"""The benchmark of imports runs in its quick form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.slow
+def test_ten_times_the_pictures_need_hardly_more_memory(quick: Callable[..., dict[str, Any]]) -> None:
+    found = quick("data")
+    assert found["many/rows"] == found["pairs"] == 10 * found["few/rows"]
+    assert found["peak_ratio"] < 1.3

@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from small_sources import coco, encoded, pixels
+
+from infosam import cli
+from infosam.data.check import files, whole
+from infosam.data.check.findings import KINDS
+from infosam.data.check.fix import write_fixed
+from infosam.data.check.page import render_page, write_page
+from infosam.data.check.run import Report, by_kind, check_source
+from infosam.data.manifest import discover
+from infosam.data.pairs import MaskChoice, ReadOptions
+from infosam.data.pixels import open_pair
+from infosam.errors import DataError
+
+SIDE = 64
+
+
+def photo(seed: int, side: int = SIDE) -> Image.Image:
+    """Soft blobs: unlike noise they survive scaling and compression, as photographs do."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def disc(side: int = SIDE, value: int = 255) -> NDArray[np.uint8]:
+    y, x = np.mgrid[:side, :side] - side // 2
+    return np.where(x**2 + y**2 < (side // 4) ** 2, value, 0).astype(np.uint8)
+
+
+def save(folder: Path, name: str, image: Image.Image, mask: Image.Image | NDArray[np.uint8]) -> None:
+    for kind, picture in (("images", image), ("masks", mask)):
+        path = folder / kind / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (picture if isinstance(picture, Image.Image) else Image.fromarray(picture)).save(path)
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Path:
+    """Eight good pairs with all three splits, nothing to find."""
+    source = tmp_path / "clean"
+    for number in range(8):
+        split = ("train", "train", "train", "train", "val", "val", "test", "test")[number]
+        save(source, f"{split}/{number}.png", photo(number), disc())
+    return source
+
+
+def found_in(source: Path, **options: object) -> dict[str, list[str]]:
+    report = check_source(source, **options)  # type: ignore[arg-type]
+    return {name: [finding.what for finding in findings] for name, findings in by_kind(report.findings).items()}
+
+
+def test_good_data_has_no_findings(clean: Path) -> None:
+    assert found_in(clean) == {}
+
+
+def replace_image(picture: Callable[[], Image.Image], **options: object) -> Callable[[Path], None]:
+    return lambda source: picture().save(source / "images/train/1.png", **options)
+
+
+def replace_mask(mask: NDArray[np.uint8] | Image.Image) -> Callable[[Path], None]:
+    picture = mask if isinstance(mask, Image.Image) else Image.fromarray(mask)
+    return lambda source: picture.save(source / "masks/train/1.png")
+
+
+def palette() -> Image.Image:
+    mask = Image.fromarray(disc(value=1), mode="P")
+    mask.putpalette([0, 0, 0, 255, 255, 255])
+    return mask
+
+
+def smeared() -> Callable[[Path], None]:
+    def write(source: Path) -> None:
+        Image.fromarray(disc()).save(source / "masks/train/1.png", format="JPEG", quality=60)
+
+    return write
+
+
+def turned(source: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    photo(1).save(source / "images/train/1.png", exif=exif)
+
+
+def cmyk(source: Path) -> None:
+    photo(1).convert("CMYK").save(source / "images/train/1.png", format="TIFF")
+
+
+def wider(source: Path) -> None:
+    save(source, "train/1.png", photo(1, 300), disc(300))
+
+
+def hair(source: Path) -> None:
+    mask = np.zeros((1024, 1024), np.uint8)
+    mask[100:900, 500] = 255
+    save(source, "train/1.png", photo(1, 1024), mask)
+
+
+def copied(source: Path, to: str) -> None:
+    shutil.copy(source / "images/train/1.png", source / f"images/{to}.png")
+
+
+def recompressed(source: Path) -> None:
+    Image.open(source / "images/train/1.png").save(source / "images/val/5.png", format="JPEG", quality=70)
+
+
+def renamed(source: Path) -> None:
+    for kind in ("images", "masks"):
+        (source / kind / "train/1.png").rename(source / kind / "train/1\n2 .png")
+
+
+def tiny_objects(source: Path) -> None:
+    for path in (source / "masks").rglob("*.png"):
+        mask = np.zeros((SIDE, SIDE), np.uint8)
+        mask[30:33, 30:33] = 255
+        Image.fromarray(mask).save(path)
+
+
+def many_large_in_val(source: Path) -> None:
+    small = np.zeros((SIDE, SIDE), np.uint8)
+    small[20:30, 20:30] = 255
+    for split, mask in (("train", small), ("val", disc())):
+        for number in range(20, 32):
+            save(source, f"{split}/{number}{split}.png", photo(2 * number + (split == "val")), mask)
+    for path in (source / "masks/train").iterdir():
+        Image.fromarray(small).save(path)
+
+
+def dangling(source: Path) -> None:
+    (source / "masks/train/1.png").unlink()
+    (source / "masks/train/1.png").symlink_to(source / "gone.png")
+
+
+def drop(split: str) -> Callable[[Path], None]:
+    def write(source: Path) -> None:
+        for kind in ("images", "masks"):
+            shutil.rmtree(source / kind / split)
+
+    return write
+
+
+SPOILS: Mapping[str, Callable[[Path], object]] = {
+    "listing": lambda source: (source / "masks/train/1.png").unlink(),
+    "missing": dangling,
+    "format": lambda source: (source / "images/train/1.png").write_bytes(b"text"),
+    "damaged": lambda source: (source / "images/train/1.png").write_bytes(encoded(pixels(1))[:200]),
+    "size": replace_mask(disc(32)),
+    "mask-alpha": replace_mask(Image.new("RGBA", (SIDE, SIDE), (255, 255, 255, 9))),
+    "mask-smeared": smeared(),
+    "mask-values": replace_mask(np.repeat(np.arange(SIDE, dtype=np.uint8)[None], SIDE, axis=0)),
+    "blank": replace_mask(disc(value=0)),
+    "full": replace_mask(np.full((SIDE, SIDE), 255, np.uint8)),
+    "inverted": replace_mask(255 - disc()),
+    "thin": hair,
+    "huge": wider,
+    "duplicate": lambda source: copied(source, "test/6"),
+    "repeated": lambda source: copied(source, "train/2"),
+    "near-duplicate": recompressed,
+    "no-split": drop("val"),
+    "no-train": drop("train"),
+    "imbalance": tiny_objects,
+    "split-shift": many_large_in_val,
+    "sixteen-bit": replace_image(lambda: Image.fromarray(np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE))),
+    "cmyk": cmyk,
+    "alpha": replace_image(lambda: photo(1).convert("RGBA")),
+    "exif": turned,
+    "mask-palette": replace_mask(palette()),
+    "mask-levels": replace_mask(disc(value=1)),
+    "name": renamed,
+}
+
+
+@pytest.mark.parametrize("kind", SPOILS)
+def test_it_is_found_and_nothing_else(kind: str, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "huge":
+        monkeypatch.setattr(files, "HUGE_PX", 250 * 250)
+    SPOILS[kind](clean)
+    found = found_in(clean)
+    also = {"near-duplicate": {"name"}, "full": {"inverted"}, "split-shift": {"near-duplicate"}}
+    assert kind in found
+    assert set(found) <= {kind} | also.get(kind, set())
+    assert all(found[kind])
+
+
+def test_every_kind_is_found_by_some_test() -> None:
+    elsewhere = {"leak", "bomb", "size-rotated", "mask-jpeg"}  # below, and in test_malformed.py
+    assert KINDS.keys() == SPOILS.keys() | elsewhere
+    assert files.PAIR_CHECKS.keys() <= KINDS.keys()
+    assert whole.WHOLE_CHECKS.keys() <= KINDS.keys()
+
+
+def test_a_group_in_two_splits_is_an_error(clean: Path) -> None:
+    rows = [f"images/train/{n}.png,masks/train/{n}.png,train,p{n}" for n in range(3)]
+    (clean / "list.csv").write_text(
+        "image,label,split,group\n" + "\n".join([*rows, "images/val/4.png,masks/val/4.png,val,p1"]) + "\n"
+    )
+    found = found_in(clean / "list.csv")
+    assert "group p1 is in two splits" in found["leak"][0]
+
+
+def test_a_mask_of_two_values_in_a_jpeg_is_doubtful(clean: Path) -> None:
+    flat = np.zeros((SIDE, SIDE), np.uint8)
+    flat[:, 32:] = 255  # along the blocks of JPEG, so that no value changes
+    Image.fromarray(flat).save(clean / "masks/train/1.png", format="JPEG", quality=100)
+    assert "mask-jpeg" in found_in(clean)
+
+
+def test_several_masks_of_an_image_are_no_duplicates(clean: Path) -> None:
+    (clean / "list.csv").write_text(
+        "image,label\nimages/train/0.png,masks/train/0.png\nimages/train/0.png,masks/train/1.png\n"
+        "images/train/2.png,masks/train/2.png\nimages/train/3.png,masks/train/3.png\n"
+    )
+    assert found_in(clean / "list.csv").keys() == {"no-split"}
+
+
+def test_equal_pictures_matter_before_splits_are_drawn(clean: Path, tmp_path: Path) -> None:
+    rows = [f"images/{path},masks/{path}" for path in ("train/0.png", "train/1.png", "train/2.png", "val/4.png")]
+    (clean / "list.csv").write_text("\n".join(["image,label", *rows]) + "\n")
+    copied(clean, "train/2")
+    found = found_in(clean / "list.csv")
+    assert found.keys() == {"duplicate", "no-split"}
+    assert found["duplicate"] == ["2.png (no split yet): the same picture as 1.png (no split yet)"]
+    assert len(mended(clean / "list.csv", tmp_path / "out").listing.listed) == 3
+
+
+def test_flat_pictures_are_not_all_alike(clean: Path) -> None:
+    for path, tone in (("train/0", 3), ("val/4", 200), ("test/6", 90)):
+        Image.new("RGB", (SIDE, SIDE), (tone,) * 3).save(clean / f"images/{path}.png")
+    assert found_in(clean) == {}
+
+
+def test_the_model_decides_what_is_thin(clean: Path) -> None:
+    hair(clean)
+    assert "thin" in found_in(clean)
+    assert "thin" not in found_in(clean, mask_px=1024)
+
+
+def test_progress_reaches_the_end_and_empty_masks_can_be_meant(clean: Path) -> None:
+    Image.fromarray(disc(value=0)).save(clean / "masks/train/1.png")
+    seen: list[tuple[int, int]] = []
+    report = check_source(clean, allow_empty=True, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(number, 8) for number in range(1, 9)]
+    assert report.findings == ()
+
+
+def test_other_layouts_and_classes_are_checked_as_well(tmp_path: Path) -> None:
+    report = check_source(coco(tmp_path / "set"), ReadOptions(choice=MaskChoice(classes=("box",))))
+    assert len(report.facts) == 6
+    assert report.count("error") == 0
+
+
+# ------------------------------------------------------------------------------------------------------ page, command
+
+
+def test_the_page_shows_pictures_and_escapes_names(clean: Path, tmp_path: Path) -> None:
+    evil = "<script>alert(1)<"
+    save(clean, f"train/{evil}.png", photo(30), disc(value=0))
+    page = render_page(check_source(clean))
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert page.count("data:image/jpeg;base64,") == 1
+    assert "Why it matters" in page
+    write_page(check_source(clean), tmp_path / "page.html")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".html", ".partial")] == ["page.html"]
+    with pytest.raises(DataError, match="is a folder"):
+        write_page(check_source(clean), tmp_path)
+
+
+def test_the_command_counts_and_leaves_with_2_only_for_errors(
+    clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    Image.fromarray(255 - disc()).save(clean / "masks/train/1.png")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["data", "check", str(clean)])
+    assert caught.value.code in (0, None)
+    assert "8 pairs: 0 errors, 1 warning, 0 notes" in capsys.readouterr().out
+    Image.fromarray(disc(value=0)).save(clean / "masks/train/2.png")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["data", "check", str(clean), "--out", str(tmp_path / "p.html")])
+    assert caught.value.code == 2
+    assert "1 error, 1 warning" in capsys.readouterr().err
+    assert (tmp_path / "p.html").is_file()
+
+
+# ---------------------------------------------------------------------------------------------------------- cleaning
+
+
+def state(folder: Path) -> dict[str, str]:
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def mended(source: Path, out: Path) -> Report:
+    before = state(source if source.is_dir() else source.parent)
+    write_fixed(check_source(source), out)
+    assert state(source if source.is_dir() else source.parent) == before
+    return check_source(out / "list.csv")
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.fix and name in SPOILS])
+def test_what_can_be_mended_is_gone_in_the_copy(kind: str, clean: Path, tmp_path: Path) -> None:
+    SPOILS[kind](clean)
+    report = mended(clean, tmp_path / "out")
+    assert report.findings == ()
+    assert len(report.listing.listed) == (7 if kind == "duplicate" else 8)
+    with (tmp_path / "out" / "findings.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["finding"] == kind]
+    assert [row["mended"] for row in rows] == ["True"] * len(rows)
+    assert rows
+
+
+def test_a_smeared_mask_is_thresholded(clean: Path, tmp_path: Path) -> None:
+    smeared()(clean)
+    mended(clean, tmp_path / "out")
+    masks = [open_pair(pair)[0].mask for pair in discover(tmp_path / "out" / "list.csv").pairs]
+    assert all(np.mean(mask != (disc() > 0)) < 0.005 for mask in masks)
+
+
+def test_what_cannot_be_mended_is_left_out_and_told(clean: Path, tmp_path: Path) -> None:
+    SPOILS["size"](clean)
+    report = mended(clean, tmp_path / "out")
+    assert len(report.listing.listed) == 7
+    with (tmp_path / "out" / "findings.csv").open(newline="") as file:
+        assert [(row["finding"], row["mended"]) for row in csv.DictReader(file)] == [("size", "False")]
+
+
+def test_good_files_are_copied_byte_by_byte(clean: Path, tmp_path: Path) -> None:
+    mended(clean, tmp_path / "out")
+    originals = sorted(path.read_bytes() for path in (clean / "images").rglob("*.png"))
+    assert sorted(path.read_bytes() for path in (tmp_path / "out" / "images").iterdir()) == originals
+
+
+def test_nothing_that_exists_is_touched(clean: Path, tmp_path: Path) -> None:
+    for place in (clean, clean / "images/train/0.png"):
+        with pytest.raises(DataError, match="already exists"):
+            write_fixed(check_source(clean), place)
+
+
+def test_a_copy_of_nothing_is_not_made(clean: Path, tmp_path: Path) -> None:
+    for path in (clean / "masks").rglob("*.png"):
+        Image.fromarray(disc(value=0)).save(path)
+    with pytest.raises(DataError, match="no row could be mended"):
+        write_fixed(check_source(clean), tmp_path / "deep" / "out")
+    assert not (tmp_path / "deep").exists()

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from small_sources import AMOUNT, encoded, folders, huggingface, pixels, truth, write_pictures
+
+from infosam.data.manifest import discover
+from infosam.data.pairs import ReadOptions
+from infosam.data.pixels import Unusable, open_pair
+from infosam.data.store import import_dataset, open_dataset
+from infosam.errors import DataError
+
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def hub_file(folder: Path, name: str, columns: dict[str, list[object]]) -> Path:
+    """As `push_to_hub` lays a data set out."""
+    path = folder / "data" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kinds = {key: PICTURE if isinstance(cells[0], dict) else pa.string() for key, cells in columns.items()}
+    pq.write_table(
+        pa.table({key: pa.array(cells, kinds[key]) for key, cells in columns.items()}), path, row_group_size=2
+    )
+    return folder
+
+
+def pictures(numbers: range) -> dict[str, list[object]]:
+    return {
+        "img": [{"bytes": encoded(pixels(n)), "path": f"{n}.png"} for n in numbers],
+        "mask": [{"bytes": encoded(truth(n).astype(np.uint8)), "path": f"{n}.png"} for n in numbers],
+    }
+
+
+def test_splits_of_a_saved_dictionary_are_taken(tmp_path: Path) -> None:
+    found = discover(huggingface(tmp_path / "set"))
+    assert [pair.split for pair in found.pairs].count("val") == 2
+    np.testing.assert_array_equal(open_pair(found.pairs[0])[0].mask, truth(0))
+
+
+def test_files_of_the_hub_are_read_with_their_splits_and_columns(tmp_path: Path) -> None:
+    hub_file(tmp_path, "train-00000-of-00001.parquet", pictures(range(4)))
+    hub_file(tmp_path, "test-00000-of-00001.parquet", pictures(range(4, AMOUNT)))
+    found = discover(tmp_path)
+    assert [pair.split for pair in found.pairs] == ["train"] * 3 + ["val"] + ["test"] * 2
+    np.testing.assert_array_equal(open_pair(found.pairs[-1])[0].mask, truth(5))
+
+
+def test_pictures_that_are_files_beside_it_are_found(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    cells: dict[str, list[object]] = {
+        key: [{"bytes": None, "path": f"{kind}/{n}.png"} for n in range(AMOUNT)]
+        for key, kind in (("image", "images"), ("label", "masks"))
+    }
+    pq.write_table(pa.table({key: pa.array(value, PICTURE) for key, value in cells.items()}), tmp_path / "all.parquet")
+    found = discover(tmp_path / "all.parquet")
+    np.testing.assert_array_equal(open_pair(found.pairs[0])[0].mask, truth(int(found.pairs[0].image.stem)))
+
+
+def test_a_path_that_leads_out_is_never_opened(tmp_path: Path) -> None:
+    columns = pictures(range(3))
+    columns["img"][1] = {"bytes": None, "path": "../../secret.png"}
+    pairs = discover(hub_file(tmp_path, "train.parquet", columns)).pairs
+    with pytest.raises(Unusable, match=r"train.parquet:2: img .* lies outside"):
+        open_pair(next(pair for pair in pairs if pair.row.endswith(":2")))
+
+
+def test_equal_names_are_not_taken_for_one_picture(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        columns = pictures(range(4))
+        for cells in columns.values():
+            for cell in cells:
+                cell["path"] = "picture.png"  # type: ignore[index]
+        hub_file(tmp_path, f"{split}.parquet", columns)
+    assert len({pair.image for pair in discover(tmp_path).pairs}) == 8
+
+
+def test_unknown_columns_are_named_with_the_option(tmp_path: Path) -> None:
+    columns = pictures(range(3))
+    columns["before"] = columns.pop("img")
+    columns["after"] = columns.pop("mask")
+    hub_file(tmp_path, "train.parquet", columns)
+    with pytest.raises(DataError, match=r"before, after; name one with --image-column"):
+        discover(tmp_path)
+    assert len(discover(tmp_path, ReadOptions(image_column="before", mask_column="after")).pairs) == 3
+
+
+def test_a_cell_without_a_picture_is_an_unusable_row(tmp_path: Path) -> None:
+    columns = pictures(range(4))
+    columns["mask"][0] = {"bytes": None, "path": None}
+    pairs = discover(hub_file(tmp_path, "train.parquet", columns)).pairs
+    bad = next(pair for pair in pairs if pair.row.endswith(":1"))
+    with pytest.raises(Unusable, match="holds no picture; remove the row"):
+        open_pair(bad)
+
+
+def test_a_data_set_of_infosam_is_a_source_again(tmp_path: Path) -> None:
+    first = import_dataset(folders(tmp_path / "raw"), domain="d", out=tmp_path / "a")
+    second = import_dataset(tmp_path / "a", domain="d", out=tmp_path / "b")
+    assert second.counts == first.counts
+    stores = [open_dataset(tmp_path / name) for name in "ab"]
+    for index in range(first.counts["train"]):
+        left, right = (store.read("train", index) for store in stores)
+        np.testing.assert_array_equal(left.image, right.image)
+        np.testing.assert_array_equal(left.mask, right.mask)
+    assert stores[0].ids("train") == stores[1].ids("train")
