@@ -7,8 +7,6 @@ in before its first use too.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -18,15 +16,8 @@ from infosam.config import StoredType
 from infosam.data.dataset import Batch, SegmentationDataset
 from infosam.sam.encoder import encode, enter_block
 from infosam.sam.weights import BaseSam
-from infosam.tensor_store import (
-    TORCH_TYPES,
-    StoreDamaged,
-    TensorStore,
-    build_store,
-    open_store,
-    set_aside,
-    store_path,
-)
+from infosam.stored import Content, SharedRows
+from infosam.tensor_store import TORCH_TYPES
 
 MEMORY_MIB = 2048
 """Most that one encoder's encodings take in the memory of a process; the rest is computed anew each time."""
@@ -36,7 +27,7 @@ class FrozenEncodings:
     """Encodings of one split by one frozen SAM.
 
     Args:
-        stores: folder of the stores that `build` makes; None: memory only.
+        stores: folder with stores of a `content`, which are read where they are; None: memory only.
     """
 
     def __init__(
@@ -48,7 +39,7 @@ class FrozenEncodings:
         self._folder = stores
         self._memory: dict[tuple[int | None, StoredType, int], Tensor] = {}
         self._free_bytes = MEMORY_MIB << 20
-        self._opened: dict[tuple[int | None, StoredType], TensorStore | None] = {}
+        self._shared: dict[tuple[int | None, StoredType], SharedRows] = {}
 
     def of(self, batch: Batch, *, block: int | None, dtype: StoredType, remember: bool = True) -> Tensor:
         """Image embeddings (B, D, h, w) of a batch, or with `block` the inputs (B, h, w, C) of that block; float32.
@@ -64,72 +55,35 @@ class FrozenEncodings:
             rows.append(row.to(self._device, torch.float32))
         return torch.stack(rows)
 
-    def build(self, *, block: int | None, dtype: StoredType, limit_bytes: int | None = None) -> Path:
-        """Writes the store of all images of the split, unless a sound one is there; returns its file.
-
-        Raises StoreFull where disk or limit do not suffice."""
-        path = self._path(block, dtype)
-        try:
-            known = open_store(path, rows=len(self._dataset))
-            if known is not None:
-                known.verify()
-        except StoreDamaged:
-            set_aside(path)
-        build_store(path, self._all(block), dtype=dtype, limit_bytes=limit_bytes)
-        self._opened.pop((block, dtype), None)
-        return path
-
-    def _all(self, block: int | None) -> Iterator[Tensor]:
-        for index in range(len(self._dataset)):
-            yield self._encode(self._dataset[index].image, block)
+    def content(self, *, block: int | None, dtype: StoredType) -> Content:
+        """All encodings of one kind, for a store."""
+        return Content(
+            key={
+                "weights": self._base.sha256,
+                "data": self._dataset.store.card.digest,
+                "split": self._dataset.split,
+                "canvas_px": self._dataset.canvas_px,
+                "protocol": self._dataset.protocol.model_dump(mode="json"),
+                "block": block,
+                "type": dtype,
+            },
+            rows=len(self._dataset),
+            dtype=dtype,
+            make=lambda index: self._encode(self._dataset[index].image, block),
+        )
 
     def _known(self, block: int | None, dtype: StoredType, index: int) -> Tensor | None:
         kept = self._memory.get((block, dtype, index))
-        if kept is not None:
+        if kept is not None or self._folder is None:
             return kept
-        store = self._store(block, dtype)
-        if store is None:
-            return None
-        try:
-            return store.read(index)
-        except StoreDamaged as damage:
-            self._give_up(block, dtype, damage)
-            return None
+        if (block, dtype) not in self._shared:
+            self._shared[block, dtype] = SharedRows(self.content(block=block, dtype=dtype), self._folder)
+        return self._shared[block, dtype].read(index)
 
     def _keep(self, block: int | None, dtype: StoredType, index: int, row: Tensor) -> None:
         if row.nbytes <= self._free_bytes:
             self._free_bytes -= row.nbytes
             self._memory[block, dtype, index] = row
-
-    def _store(self, block: int | None, dtype: StoredType) -> TensorStore | None:
-        if self._folder is None:
-            return None
-        if (block, dtype) not in self._opened:
-            try:
-                self._opened[block, dtype] = open_store(self._path(block, dtype), rows=len(self._dataset))
-            except StoreDamaged as damage:
-                self._give_up(block, dtype, damage)
-        return self._opened[block, dtype]
-
-    def _give_up(self, block: int | None, dtype: StoredType, damage: StoreDamaged) -> None:
-        """A damaged store must not cost a run: what it held is computed, and the next sweep builds it again."""
-        warnings.warn(f"{damage}; its encodings are computed instead", stacklevel=2)
-        self._opened[block, dtype] = None
-        set_aside(self._path(block, dtype))
-
-    def _path(self, block: int | None, dtype: StoredType) -> Path:
-        if self._folder is None:
-            raise ValueError("these encodings have no folder of stores")
-        key = {
-            "weights": self._base.sha256,
-            "data": self._dataset.store.card.digest,
-            "split": self._dataset.split,
-            "canvas_px": self._dataset.canvas_px,
-            "protocol": self._dataset.protocol.model_dump(mode="json"),
-            "block": block,
-            "type": dtype,
-        }
-        return store_path(self._folder, key)
 
     @torch.no_grad()
     def _encode(self, image: Tensor, block: int | None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -16,6 +17,7 @@ from infosam.frozen import FrozenEncodings
 from infosam.protocols import PROTOCOLS
 from infosam.sam.architectures import architecture
 from infosam.sam.weights import BaseSam, load_base
+from infosam.stored import Content, Encoding
 
 
 @dataclass(kw_only=True)
@@ -43,6 +45,15 @@ class Materials:
         """Of the base weights' file."""
         return self.base.sha256
 
+    def content(self, what: Encoding | Literal["train", "val"]) -> Content:
+        """What a store holds of one kind of encodings, or of a split's resized images."""
+        if what == "train":
+            return self.train_set.content
+        if what == "val":
+            return self.val_set.content
+        encodings = self.teacher_encodings if what.of == "teacher" else self.base_encodings
+        return encodings.content(block=what.block, dtype=what.dtype)
+
     def check(self, model: ModelConfig) -> None:
         """Raises ConfigError unless these are the materials of `model`."""
         pairs = [("model", architecture(model.name, model.image_px), self.base.spec)]
@@ -62,22 +73,29 @@ class Materials:
 
 
 def load_materials(
-    model: ModelConfig, data: Path, *, device: str = "auto", baselines: bool = True, stores: Path | None = None
+    model: ModelConfig,
+    data: Path,
+    *,
+    device: str = "auto",
+    baselines: bool = True,
+    stores: Path | None = None,
+    like: Materials | None = None,
 ) -> Materials:
     """Loads base weights and data, and scores what is there before any training.
 
     `baselines` False leaves `zero_shot` and `trivial` empty, for workers that need not repeat it. `stores` is a folder
-    of encodings of frozen models (`infosam.frozen`), read where it has them.
+    of what the processes of a machine share (`infosam.stored`), read where it has something. `like` are the materials
+    of other data for the same `model` and `device`, whose frozen models are shared instead of being loaded once more.
     Raises WeightsError, ConfigError or DataError."""
     store = open_dataset(data)
     target = choose_device(device)
-    base = load_base(model)
-    teacher = _load_teacher(model, base)
+    base = load_base(model) if like is None else like.base
+    teacher = _load_teacher(model, base) if like is None else like.teacher
     base.sam.to(target)
     teacher.sam.to(target)
     protocol = PROTOCOLS[model.protocol]
-    train_set = SegmentationDataset(store, "train", base.spec.image_px, protocol=protocol)
-    val_set = SegmentationDataset(store, "val", base.spec.image_px, protocol=protocol)
+    train_set = SegmentationDataset(store, "train", base.spec.image_px, protocol=protocol, stores=stores)
+    val_set = SegmentationDataset(store, "val", base.spec.image_px, protocol=protocol, stores=stores)
     zero_shot: dict[str, float] = {}
     trivial: dict[str, float] = {}
     if baselines:

@@ -2,7 +2,7 @@
 
 For what a frozen model makes of the images of a data set, which is the same in every trial. The file's name is a digest
 of everything the content depends on, so another model, data set or preprocessing is another file. All processes of a
-machine share the pages of one copy.
+machine share the pages of one copy, and a store that somebody reads is not removed to make room for another.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
+import weakref
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +27,22 @@ from torch import Tensor
 from infosam.config import StoredType
 from infosam.errors import UserError
 
-FORMAT = 1
-ROWS_PER_BATCH = 16
+FORMAT = 2
 SUFFIX = ".arrow"
+BATCH_BYTES = 16 << 20
+"""Rows are written in batches of about this size."""
+USABLE_SHARE = 0.9
+"""Of the free disk a store may take no more: trials keep their checkpoints there too."""
 
-TORCH_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-_AS_INTEGERS = {"float32": torch.int32, "float16": torch.int16, "bfloat16": torch.int16}  # numpy knows no bfloat16
+RowType = StoredType | Literal["uint8"]
+TORCH_TYPES: Mapping[RowType, torch.dtype] = {
+    "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "uint8": torch.uint8,
+}  # fmt: skip
+_AS_INTEGERS: Mapping[RowType, tuple[torch.dtype, type[np.generic]]] = {  # numpy knows no bfloat16
+    "float32": (torch.int32, np.int32), "float16": (torch.int16, np.int16), "bfloat16": (torch.int16, np.int16),
+    "uint8": (torch.uint8, np.uint8),
+}  # fmt: skip
+_COLUMNS = {"tensor": pa.large_binary(), "shape": pa.list_(pa.int64()), "crc32": pa.uint32()}
 
 
 class StoreDamaged(RuntimeError):
@@ -42,32 +54,129 @@ class StoreFull(UserError):
 
 
 class TensorStore:
-    """Reads a complete store. Rows are verified when they are read; thread-safe."""
+    """Reads a complete store. Rows are verified whenever they are read; thread-safe."""
 
-    def __init__(self, path: Path, description: Mapping[str, Any], table: pa.Table) -> None:
+    def __init__(self, path: Path, dtype: RowType, table: pa.Table) -> None:
         self.path = path
-        self._shape: tuple[int, ...] = tuple(description["shape"])
-        self._type: StoredType = description["type"]
-        self._rows = table.column("tensor").combine_chunks()
-        self._sums = table.column("crc32").to_numpy()
+        self.dtype: RowType = dtype
+        self._rows = table.column("tensor")  # in its chunks: joined they would be a copy in this process' own memory
+        self._shapes: list[list[int]] = table.column("shape").to_pylist()
+        self._sums: list[int] = table.column("crc32").to_pylist()
+        self._hold()
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._shapes)
 
     def read(self, index: int) -> Tensor:
         """Row `index`, of the shape and type it was stored in. Raises StoreDamaged, IndexError."""
         if not 0 <= index < len(self):
             raise IndexError(f"{self.path} has {len(self)} rows, none is {index}")
         content = memoryview(self._rows[index].as_buffer())
-        if _sum(index, content) != int(self._sums[index]):
+        shape = self._shapes[index]
+        if _sum(index, shape, self.dtype, content) != self._sums[index]:
             raise StoreDamaged(f"{self.path}: row {index} does not have the sum it was written with")
-        integers = np.frombuffer(content, dtype=np.int32 if self._type == "float32" else np.int16).copy()
-        return torch.from_numpy(integers).view(TORCH_TYPES[self._type]).reshape(self._shape)
+        integers = np.frombuffer(content, dtype=_AS_INTEGERS[self.dtype][1]).copy()
+        return torch.from_numpy(integers).view(TORCH_TYPES[self.dtype]).reshape(shape)
+
+    def _hold(self) -> None:
+        """Locks the file for reading as long as this object lives."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        # Not every network disk has locks; what is then removed stays readable.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
 
     def verify(self) -> None:
         """Reads every row. Raises StoreDamaged."""
         for index in range(len(self)):
             self.read(index)
+
+
+class StoreWriter:
+    """Writes one store, in the order of its rows. Nothing is at `path` until `finish`; without it nothing ever is.
+
+    Only one process writes a store: this waits for another that is at it, and the system lets the next one go on when
+    that dies. So look first whether there is anything left to write. A context manager, which closes it.
+
+    Args:
+        rows: how many will come, if known: what has no room is then refused with the first of them.
+        limit_bytes: largest size of the folder; stores nobody reads go, those unused for longest first.
+
+    Raises StoreFull, here and in its methods, where the disk or the limit does not suffice."""
+
+    def __init__(self, path: Path, *, dtype: RowType, rows: int | None = None, limit_bytes: int | None = None) -> None:
+        self.path = path
+        self._dtype: RowType = dtype
+        self._expected = rows
+        self._limit_bytes = limit_bytes
+        self._part = path.with_suffix(".part")  # of a writer that was killed, perhaps
+        self._stack = contextlib.ExitStack()
+        self._writer: pa.RecordBatchFileWriter | None = None
+        self._waiting: list[tuple[bytes, Sequence[int], int]] = []
+        self._waiting_bytes = self._written = 0
+        self.rows = 0  # so far
+        with _full_disk_told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = self._stack.enter_context(path.with_suffix(".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        self._stack.callback(self._part.unlink, missing_ok=True)
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, content: bytes, shape: Sequence[int]) -> None:
+        """The next row, as `packed` gave it."""
+        if self.rows == 0:
+            self._check_room(len(content) * (self._expected or 1))
+        self._waiting.append((content, shape, _sum(self.rows, shape, self._dtype, content)))
+        self.rows += 1
+        self._written += len(content)
+        self._waiting_bytes += len(content)
+        if self._limit_bytes is not None and self._written > self._limit_bytes:
+            raise StoreFull(f"{self.path.parent}: more than {self._limit_bytes} bytes are needed, which is the limit")
+        if self._waiting_bytes >= BATCH_BYTES:
+            self._flush()
+
+    def finish(self) -> None:
+        """Puts the store in its place, complete and on the disk."""
+        if self.rows == 0:
+            raise ValueError("a store needs at least one tensor")
+        self._flush()
+        with _full_disk_told(self.path):
+            assert self._writer is not None
+            self._writer.close()
+            with self._part.open("rb") as stream:
+                os.fsync(stream.fileno())
+            make_room(self.path.parent, self._part.stat().st_size, self._limit_bytes)
+            self._part.replace(self.path)
+        self.close()
+
+    def close(self) -> None:
+        """Gives the store up unless it is finished, and lets others write it."""
+        self._stack.close()
+
+    def _check_room(self, needed: int) -> None:
+        with _full_disk_told(self.path):
+            make_room(self.path.parent, needed, self._limit_bytes)
+            free = shutil.disk_usage(self.path.parent).free
+        if needed > USABLE_SHARE * free:
+            raise StoreFull(f"{self.path.parent}: {needed} bytes are needed, the disk has {free} left")
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        schema = pa.schema(_COLUMNS.items(), metadata={"infosam": json.dumps({"type": self._dtype})})
+        columns = zip(*self._waiting, strict=True)
+        arrays = [pa.array(values, one.type) for values, one in zip(columns, schema, strict=True)]
+        with _full_disk_told(self.path):
+            if self._writer is None:
+                sink = self._stack.enter_context(pa.OSFile(str(self._part), "wb"))
+                self._writer = pa.ipc.new_file(sink, schema)
+            self._writer.write_batch(pa.record_batch(arrays, schema=schema))
+        self._waiting, self._waiting_bytes = [], 0
 
 
 def store_path(folder: Path, key: Mapping[str, Any]) -> Path:
@@ -77,42 +186,60 @@ def store_path(folder: Path, key: Mapping[str, Any]) -> Path:
 
 
 def open_store(path: Path, *, rows: int) -> TensorStore | None:
-    """The store at `path`, None if there is none. Marks it as used now. Raises StoreDamaged if it cannot be `rows`
-    tensors."""
+    """The store at `path`, None if there is none. Marks it as used now, and as read until it is dropped.
+
+    Raises StoreDamaged if it cannot be `rows` tensors."""
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        description = json.loads(table.schema.metadata[b"infosam"])
-        found = TensorStore(path, description, table)
-    except FileNotFoundError:
+        table.validate(full=True)  # offsets outside the file would end the process
+        dtype = json.loads(table.schema.metadata[b"infosam"])["type"]
+        if dict(zip(table.schema.names, table.schema.types, strict=True)) != _COLUMNS or dtype not in TORCH_TYPES:
+            raise ValueError(f"unknown columns {table.schema}")
+        found = TensorStore(path, dtype, table)
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
         raise StoreDamaged(f"{path}: cannot be read: {error}") from error
-    width = table.schema.field("tensor").type
-    if len(found) != rows or not pa.types.is_fixed_size_binary(width):
+    if len(found) != rows:
         raise StoreDamaged(f"{path}: holds {len(found)} rows, not {rows}")
     with contextlib.suppress(OSError):
         os.utime(path)
     return found
 
 
-def build_store(path: Path, tensors: Iterable[Tensor], *, dtype: StoredType, limit_bytes: int | None = None) -> None:
-    """Writes a store, unless another process has finished it meanwhile; waits for one that is at it.
+def open_sound(path: Path, *, rows: int) -> TensorStore | None:
+    """The store at `path` after every row of it was verified; a damaged one is removed, and None given for it."""
+    try:
+        found = open_store(path, rows=rows)
+        if found is not None:
+            found.verify()
+    except StoreDamaged:
+        set_aside(path)
+        return None
+    return found
 
-    Nothing is at `path` until all is there. Stores beside it that were not used for longest are removed where
-    `limit_bytes` asks for it. Raises StoreFull where that, or the disk, does not suffice."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(path):
+
+def build_store(
+    path: Path,
+    tensors: Iterable[Tensor],
+    *,
+    dtype: RowType,
+    rows: int | None = None,
+    limit_bytes: int | None = None,
+) -> None:
+    """Writes a store, unless another process has finished it meanwhile. Args and errors: see `StoreWriter`."""
+    with StoreWriter(path, dtype=dtype, rows=rows, limit_bytes=limit_bytes) as writer:
         if path.exists():
             return
-        part = path.with_suffix(".part")  # of a writer that was killed, perhaps: only one writes at a time
-        try:
-            _write(part, tensors, dtype, limit_bytes)
-            make_room(path.parent, part.stat().st_size, limit_bytes)
-            part.replace(path)
-        except OSError as error:
-            raise StoreFull(f"{path.parent}: cannot hold the store: {error}") from error
-        finally:
-            part.unlink(missing_ok=True)
+        for tensor in tensors:
+            writer.add(*packed(tensor, dtype))
+        writer.finish()
+
+
+def packed(tensor: Tensor, dtype: RowType) -> tuple[bytes, list[int]]:
+    """Content and shape of a row."""
+    stored = tensor.detach().to("cpu", TORCH_TYPES[dtype]).contiguous()
+    return stored.view(_AS_INTEGERS[dtype][0]).numpy().tobytes(), list(tensor.shape)
 
 
 def set_aside(path: Path) -> None:
@@ -121,72 +248,51 @@ def set_aside(path: Path) -> None:
 
 
 def make_room(folder: Path, needed: int, limit_bytes: int | None) -> None:
-    """Removes the stores in `folder` that were unused for longest until `needed` bytes more keep the limit.
-
-    Raises StoreFull if they cannot."""
+    """Removes the stores in `folder` that were unused for longest, and that nobody reads, until `needed` bytes more
+    keep the limit. Raises StoreFull if they cannot."""
     if limit_bytes is None:
         return
-    if needed > limit_bytes:
-        raise StoreFull(f"{folder}: {needed} bytes are needed, the limit is {limit_bytes}")
     by_age = sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stat().st_mtime)
-    total = sum(path.stat().st_size for path in by_age)
+    excess = sum(path.stat().st_size for path in by_age) + needed - limit_bytes
+    going = []
     for path in by_age:
-        if total + needed <= limit_bytes:
-            return
-        total -= path.stat().st_size
-        path.unlink()
+        if excess > 0 and not _is_locked(path):
+            going.append(path)
+            excess -= path.stat().st_size
+    if excess > 0:
+        raise StoreFull(
+            f"{folder}: {needed} bytes are needed, {needed - excess} are free under the limit {limit_bytes}"
+        )
+    for path in going:
+        path.unlink(missing_ok=True)
 
 
-def _write(part: Path, tensors: Iterable[Tensor], dtype: StoredType, limit_bytes: int | None) -> None:
-    writer: pa.RecordBatchFileWriter | None = None
-    waiting: list[tuple[bytes, int]] = []
-    schema = pa.schema([])
-    written = 0
-    with pa.OSFile(str(part), "wb") as sink, contextlib.ExitStack() as stack:
-        for index, tensor in enumerate(tensors):
-            content = _content(tensor, dtype)
-            if writer is None:
-                schema = _schema(tensor, dtype, len(content))
-                writer = stack.enter_context(pa.ipc.new_file(sink, schema))
-            written += len(content)
-            if limit_bytes is not None and written > limit_bytes:
-                raise StoreFull(f"{part.parent}: more than {limit_bytes} bytes are needed, which is the limit")
-            waiting.append((content, _sum(index, content)))
-            if len(waiting) == ROWS_PER_BATCH:
-                writer.write_batch(_batch(waiting, schema))
-                waiting = []
-        if writer is None:
-            raise ValueError("a store needs at least one tensor")
-        if waiting:
-            writer.write_batch(_batch(waiting, schema))
-    with part.open("rb") as stream:
-        os.fsync(stream.fileno())
+def unused(folder: Path, since_s: float) -> list[Path]:
+    """Stores, and what killed writers left, that nobody reads or writes and nobody has touched since then, in seconds
+    of the epoch."""
+    old = [path for path in folder.iterdir() if path.suffix in (SUFFIX, ".part") and path.stat().st_mtime <= since_s]
+    return sorted(path for path in old if not _is_locked(path if path.suffix == SUFFIX else path.with_suffix(".lock")))
 
 
-def _schema(tensor: Tensor, dtype: StoredType, width: int) -> pa.Schema:
-    description = json.dumps({"shape": list(tensor.shape), "type": dtype})
-    fields = [pa.field("tensor", pa.binary(width)), pa.field("crc32", pa.uint32())]
-    return pa.schema(fields, metadata={"infosam": description})
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it is gone, or on a network disk without such locks
+        return False
+    return False
 
 
-def _batch(rows: list[tuple[bytes, int]], schema: pa.Schema) -> pa.RecordBatch:
-    contents, sums = zip(*rows, strict=True)
-    return pa.record_batch([pa.array(contents, schema.field(0).type), pa.array(sums, pa.uint32())], schema=schema)
-
-
-def _content(tensor: Tensor, dtype: StoredType) -> bytes:
-    stored = tensor.detach().to("cpu", TORCH_TYPES[dtype]).contiguous()
-    return bytes(stored.view(_AS_INTEGERS[dtype]).numpy().tobytes())
-
-
-def _sum(index: int, content: bytes | memoryview) -> int:
-    """Of the row's number as well, so that rows in each other's place are noticed."""
-    return zlib.crc32(content, index)
+def _sum(index: int, shape: Sequence[int], dtype: RowType, content: bytes | memoryview) -> int:
+    """Of the row's number, shape and type as well, so that rows in each other's place are noticed."""
+    return zlib.crc32(content, zlib.crc32(json.dumps([index, list(shape), dtype]).encode()))
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Holds the lock of a store's writers; the system lets go of it when a process dies."""
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def _full_disk_told(path: Path) -> Iterator[None]:
+    try:
         yield
+    except OSError as error:
+        raise StoreFull(f"{path.parent}: cannot hold the store: {error}") from error

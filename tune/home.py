@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +35,19 @@ class Home:
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.database}"
 
     @property
+    def encodings(self) -> Path:
+        """What the trials of a machine share; the folder of each machine lies below."""
+        return self.folder / "encodings"
+
+    @property
     def demo(self) -> Path:
         """The demonstration's images and dataset."""
         return self.folder / "demo"
+
+
+def of_this_machine(folder: Path) -> Path:
+    """The part of a folder that this machine has for itself, also where several of them see the same disk."""
+    return folder / socket.gethostname()
 
 
 def find_home() -> Home:

@@ -41,7 +41,7 @@ def test_computed_remembered_and_stored_ones_are_equal(
     assert computed.dtype == torch.float32
     assert torch.equal(computed[:1], plain.to(TORCH_TYPES[dtype]).float())
     assert torch.equal(encodings.of(batch, block=block, dtype=dtype), computed)
-    encodings.build(block=block, dtype=dtype)
+    encodings.content(block=block, dtype=dtype).build(tmp_path)
     assert torch.equal(fresh(materials, tmp_path).of(batch, block=block, dtype=dtype), computed)
 
 
@@ -78,11 +78,11 @@ def test_an_altered_image_is_encoded_anew_and_forgotten(materials: Materials, ba
 class TestDamage:
     def test_a_run_computes_what_a_damaged_store_held(self, materials: Materials, batch: Batch, tmp_path: Path) -> None:
         expected = fresh(materials).of(batch, block=None, dtype="float16")
-        path = fresh(materials, tmp_path).build(block=None, dtype="float16")
+        path = fresh(materials).content(block=None, dtype="float16").build(tmp_path)
         content = bytearray(path.read_bytes())
         content[len(content) // 3] ^= 1
         path.write_bytes(content)
-        with pytest.warns(UserWarning, match="are computed instead"):
+        with pytest.warns(UserWarning, match="is computed instead"):
             read = fresh(materials, tmp_path).of(
                 collate([materials.train_set[index] for index in range(len(materials.train_set))]),
                 block=None,
@@ -92,17 +92,17 @@ class TestDamage:
         assert not path.exists()  # so that the next sweep builds it again
 
     def test_building_replaces_a_damaged_store(self, materials: Materials, batch: Batch, tmp_path: Path) -> None:
-        encodings = fresh(materials, tmp_path)
-        path = encodings.build(block=None, dtype="float16")
+        content = fresh(materials).content(block=None, dtype="float16")
+        path = content.build(tmp_path)
         sound = path.read_bytes()
         damaged = bytearray(sound)
         damaged[len(sound) // 3] ^= 1
         path.write_bytes(damaged)
-        encodings.build(block=None, dtype="float16")
+        content.build(tmp_path)
         assert path.read_bytes() == sound
 
     def test_a_sound_store_is_not_built_again(self, materials: Materials, tmp_path: Path) -> None:
-        path = fresh(materials, tmp_path).build(block=None, dtype="float16")
+        path = fresh(materials).content(block=None, dtype="float16").build(tmp_path)
         before = path.stat().st_ino
-        fresh(materials, tmp_path).build(block=None, dtype="float16")
+        fresh(materials).content(block=None, dtype="float16").build(tmp_path)
         assert path.stat().st_ino == before

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -141,7 +142,9 @@ def test_two_writers_at_once_make_one_store(path: Path) -> None:
 KILLED = """
 import sys, time, torch
 from pathlib import Path
+import infosam.tensor_store
 from infosam.tensor_store import build_store
+infosam.tensor_store.BATCH_BYTES = 1000
 def slow():
     for number in range(40):
         print(number, flush=True)
@@ -176,6 +179,29 @@ class TestRoom:
         size = paths[0].stat().st_size
         build_store(paths[2], rows(), dtype="float32", limit_bytes=2 * size + 100)
         assert [path.exists() for path in paths] == [True, False, True]
+
+    def test_one_that_somebody_reads_stays(self, tmp_path: Path) -> None:
+        paths = [store_path(tmp_path, {"number": number}) for number in range(3)]
+        for path in paths[:2]:
+            build_store(path, rows(), dtype="float32")
+        os.utime(paths[0], (1000, 1000))
+        reader = opened(paths[0])
+        os.utime(paths[0], (1000, 1000))
+        size = paths[0].stat().st_size
+        build_store(paths[2], rows(), dtype="float32", limit_bytes=2 * size + 100)
+        assert [path.exists() for path in paths] == [True, False, True]
+        with pytest.raises(StoreFull, match="under the limit"):
+            build_store(paths[1], rows(), dtype="float32", rows=ROWS, limit_bytes=size + 100)
+        del reader
+
+    def test_what_the_disk_cannot_hold_is_refused_with_the_first_row(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5000))
+        made = iter(rows())
+        with pytest.raises(StoreFull, match="the disk has 5000 left"):
+            build_store(path, made, dtype="float32", rows=ROWS)
+        assert len(list(made)) == ROWS - 1
 
     def test_one_that_never_fits_is_refused(self, path: Path) -> None:
         with pytest.raises(StoreFull, match="limit"):

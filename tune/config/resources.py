@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from infosam.config import Strict
+
+
+class StoresConfig(Strict):
+    """Where the work of frozen models, and decoded images, are kept on each machine; see docs/caches.md."""
+
+    build: bool = True
+    """Make what the trials will share before the first of them starts; false: every process keeps its own in memory."""
+    folder: Path | None = None
+    """Folder on a disk of each machine; default: encodings/ in the results folder. Each machine has a folder of its
+    own below it, so that a shared disk does no harm."""
+    limit_gib: float = Field(default=20, gt=0)
+    """Largest size of a machine's folder in GiB; what was unused for longest makes room."""
 
 
 class ResourceConfig(Strict):
@@ -22,6 +35,8 @@ class ResourceConfig(Strict):
     """GPUs reserved for a worker; a fraction lets several trials share one, 0 trains on the processor."""
     memory_gib_per_worker: float = Field(default=0, ge=0)
     """Main memory reserved for a worker in GiB; 0: not reserved."""
+    stores: StoresConfig = StoresConfig()
+    """What the trials of a machine share on its disk."""
     step_timeout_s: float = Field(default=3600, gt=0)
     """Longest wait for one epoch, including start-up, before a slot is taken for broken."""
     max_failures: int = Field(default=2, ge=0)

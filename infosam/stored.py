@@ -1,0 +1,89 @@
+"""What the processes of a machine share in stores: how each row comes about, and reading it where a store has it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
+
+from infosam.config import RunConfig, StoredType
+from infosam.tensor_store import (
+    RowType,
+    StoreDamaged,
+    TensorStore,
+    build_store,
+    open_sound,
+    open_store,
+    set_aside,
+    store_path,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """All rows of a store."""
+
+    key: Mapping[str, Any]  # everything they depend on, as JSON values
+    rows: int
+    dtype: RowType
+    make: Callable[[int], Tensor] = field(compare=False, repr=False)
+
+    def path(self, folder: Path) -> Path:
+        """Where its store lies in a folder of stores."""
+        return store_path(folder, self.key)
+
+    def build(self, folder: Path, *, limit_bytes: int | None = None) -> Path:
+        """Writes the store unless a sound one is there; returns its file. Raises StoreFull."""
+        path = self.path(folder)
+        if open_sound(path, rows=self.rows) is None:
+            made = (self.make(index) for index in range(self.rows))
+            build_store(path, made, dtype=self.dtype, rows=self.rows, limit_bytes=limit_bytes)
+        return path
+
+
+class SharedRows:
+    """The rows of a store, as far as there is one: a missing or damaged one must not cost a run."""
+
+    def __init__(self, content: Content, folder: Path) -> None:
+        self._path = content.path(folder)
+        self._rows = content.rows
+        self._store: TensorStore | None = None
+        self._is_looked_for = False
+
+    def read(self, index: int) -> Tensor | None:
+        """Row `index`, None if whoever asks must make it."""
+        try:
+            if not self._is_looked_for:
+                self._is_looked_for = True
+                self._store = open_store(self._path, rows=self._rows)
+            return None if self._store is None else self._store.read(index)
+        except StoreDamaged as damage:
+            warnings.warn(f"{damage}; what it held is computed instead", stacklevel=2)
+            self._store = None
+            set_aside(self._path)  # so that the next sweep builds it again
+            return None
+
+
+class Encoding(NamedTuple):
+    """One kind of encodings of the train split that runs use."""
+
+    of: Literal["teacher", "base"]
+    block: int | None  # what enters this block of the encoder; None: the image embeddings
+    dtype: StoredType
+
+
+def encodings_of(config: RunConfig) -> list[Encoding]:
+    """What the steps of a run ask frozen encoders for, again and again for the same images."""
+    if config.augment.active:
+        return []
+    first = getattr(config.peft, "first_block", None)  # without one nothing in the encoder is trained
+    asked: list[tuple[Literal["teacher", "base"], int | None]] = []
+    if config.info.active:
+        asked.append(("base" if config.model.teacher is None else "teacher", None))
+    if first is None or (first > 0 and config.cache.prefix):
+        asked.append(("base", first))
+    return [Encoding(of, block, config.cache.dtype) for of, block in dict.fromkeys(asked)]
