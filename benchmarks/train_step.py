@@ -22,12 +22,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from reference_step import ReferenceStep
+from results_file import publish
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from infosam.config import ModelConfig, RunConfig
@@ -56,9 +58,11 @@ def main() -> None:
             print(json.dumps(peak_memory(arguments, materials)))
             return
         figures = measure(arguments, materials)
-    figures |= memory(arguments)
+        losses = curves(arguments, materials) if arguments.curves else {}
+    figures |= deviations(losses) | memory(arguments)
     if arguments.out:
-        publish(arguments, figures)
+        name = f"train_step-{arguments.arch}-{arguments.device}-{arguments.peft}-from-{arguments.first_block}"
+        publish(arguments.out, name, figures, device=arguments.device, losses=losses)
     print(json.dumps(figures))
 
 
@@ -72,7 +76,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--precision", choices=("auto", "float32", "bf16"), default="auto", help="of ours")
     parser.add_argument("--cache", choices=("float32", "float16", "bfloat16"), default="float16", help="of ours")
-    parser.add_argument("--compile", action="store_true", help="compile our encoder")
+    parser.add_argument("--compile", action="store_true", help="compile our blocks")
     parser.add_argument("--rounds", type=int, default=8, help="turns of each side")
     parser.add_argument("--curves", action=argparse.BooleanOptionalAction, default=True, help="loss curves of 20 steps")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -95,7 +99,11 @@ def configuration(arguments: argparse.Namespace, **changed: str) -> RunConfig:
             "loss": {"structure": "official"},
             "optim": {"name": "adam", "lr": 2e-4, "warmup_fraction": 0.0, "clip_norm": None},
             "prompts": {"box": 1.0, "point": 0.0, "none": 0.0, "box_jitter": 0.0},
-            "train": {"batch_size": arguments.batch, "precision": changed.get("precision", arguments.precision)},
+            "train": {
+                "batch_size": arguments.batch,
+                "precision": changed.get("precision", arguments.precision),
+                "compile": arguments.compile,
+            },
             "cache": {"dtype": changed.get("cache", arguments.cache)},
         }
     )
@@ -153,8 +161,6 @@ def ours(arguments: argparse.Namespace, materials: Materials, **changed: str) ->
     student = build_student(materials.base, config)
     optimizer = make_optimizer(student, config.optim)
     student.sam.train()
-    if arguments.compile:
-        student.sam.image_encoder.compile()
 
     def step(number: int) -> float:
         _set_rate(optimizer, config, number)
@@ -182,41 +188,44 @@ def measure(arguments: argparse.Namespace, materials: Materials) -> dict[str, fl
     flops = counter.get_total_flops() / arguments.batch * rates["ours"]
     figures["tflops_ours"] = flops / 1e12
     figures["model_flops_utilisation"] = flops / matrix_rate(materials.device, bf16=_uses_bf16(arguments, materials))
-    if arguments.curves:
-        figures |= curves(arguments, materials)
     return figures
 
 
-def curves(arguments: argparse.Namespace, materials: Materials) -> dict[str, float]:
-    """Largest relative deviation from the reference's losses over 20 steps from the same weights."""
+def curves(arguments: argparse.Namespace, materials: Materials) -> dict[str, list[float]]:
+    """Losses of 20 steps from the same weights: the reference's and those of ours in several precisions."""
     steps = 4 if arguments.quick else CURVE_STEPS
-    expected = _losses(reference(arguments, materials), steps)
     variants = {
         "float32": {"precision": "float32", "cache": "float32"},
         "float32_float16_cache": {"precision": "float32", "cache": "float16"},
         "float32_bfloat16_cache": {"precision": "float32", "cache": "bfloat16"},
         "bf16": {"precision": "bf16", "cache": "float16"},
     }
+    losses = {"reference": _losses(reference(arguments, materials), steps)}
+    return losses | {name: _losses(ours(arguments, materials, **changed), steps) for name, changed in variants.items()}
+
+
+def deviations(losses: dict[str, list[float]]) -> dict[str, float]:
+    """Largest relative deviation of each curve from the reference's."""
     return {
         f"loss_deviation_{name}": max(
-            abs(given - wanted) / abs(wanted)
-            for given, wanted in zip(_losses(ours(arguments, materials, **changed), steps), expected, strict=True)
+            abs(given - wanted) / abs(wanted) for given, wanted in zip(curve, losses["reference"], strict=True)
         )
-        for name, changed in variants.items()
+        for name, curve in losses.items()
+        if name != "reference"
     }
 
 
 def memory(arguments: argparse.Namespace) -> dict[str, float]:
-    """Most memory of each side beyond what was there before its first step, in GiB, in a process of its own."""
-    peaks = {}
+    """Most memory of each side in GiB, in a process of its own: of the process beyond what it held before the side was
+    made, and of the tensors that come and go within a step. On a CPU the first holds the code of all kernels too."""
+    found: dict[str, float] = {}
     for side in ("reference", "ours"):
         command = [sys.executable, *sys.argv, "--memory-of", side]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks[side] = float(json.loads(done.stdout.splitlines()[-1])["peak_gib"])
-    return {
-        **{f"peak_gib_{name}": peak for name, peak in peaks.items()},
-        "ratio_peak_memory": peaks["ours"] / peaks["reference"],
-    }
+        found |= {f"{name}_{side}": gib for name, gib in json.loads(done.stdout.splitlines()[-1]).items()}
+    for what in ("memory", "tensors"):
+        found[f"ratio_peak_{what}"] = found[f"peak_{what}_gib_ours"] / found[f"peak_{what}_gib_reference"]
+    return found
 
 
 def peak_memory(arguments: argparse.Namespace, materials: Materials) -> dict[str, float]:
@@ -230,7 +239,23 @@ def peak_memory(arguments: argparse.Namespace, materials: Materials) -> dict[str
     for number in range(BATCHES + 1):
         step(number)
     most = torch.cuda.max_memory_allocated() if cuda else _resident_bytes("VmHWM")
-    return {"peak_gib": (most - before) / 2**30}
+    tensors = _peak_of_tensors(lambda: step(BATCHES), cuda=cuda)
+    return {"peak_memory_gib": (most - before) / 2**30, "peak_tensors_gib": tensors / 2**30}
+
+
+def _peak_of_tensors(run: Callable[[], float], *, cuda: bool) -> int:
+    """Most bytes of tensors while `run` runs, beyond those that are there before."""
+    if cuda:
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    found: Any = profiler.profiler
+    changes = [event for event in found.kineto_results.events() if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    return max(accumulate(event.nbytes() for event in changes))
 
 
 def matrix_rate(device: torch.device, *, bf16: bool) -> float:
@@ -238,18 +263,6 @@ def matrix_rate(device: torch.device, *, bf16: bool) -> float:
     side = 8192 if device.type == "cuda" else 1024
     matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
     return 2 * side**3 / min(_timed(lambda _: float((matrix @ matrix)[0, 0]), number, device) for number in range(10))
-
-
-def publish(arguments: argparse.Namespace, figures: dict[str, float]) -> None:
-    """A file of this run, named after what it measured and when."""
-    now = datetime.now(UTC)
-    device = torch.cuda.get_device_name() if arguments.device == "cuda" else f"CPU, {arguments.threads} threads"
-    settings = {name: value for name, value in vars(arguments).items() if name not in ("out", "memory_of")}
-    name = f"train_step-{arguments.arch}-{arguments.device}-{arguments.peft}{arguments.first_block}"
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    content = {"at": now.isoformat(timespec="seconds"), "device": device, "torch": torch.__version__}
-    path = arguments.out / f"{name}-{now:%Y-%m-%d}.json"
-    path.write_text(json.dumps(content | {"settings": settings, "figures": figures}, indent=2) + "\n", encoding="utf-8")
 
 
 def _rows(number: int, batch: int) -> list[int]:

@@ -19,8 +19,8 @@ from infosam import metrics
 from infosam.baselines import TRIVIAL, trivial_masks
 from infosam.bootstrap import Interval, gain_interval, mean_interval
 from infosam.bundle import read_bundle
+from infosam.data.card import Split
 from infosam.data.dataset import SegmentationDataset
-from infosam.data.schema import Split
 from infosam.data.store import Sample, open_dataset
 from infosam.evaluation import choose_device, compared, cut, predictions
 from infosam.metrics import METRICS

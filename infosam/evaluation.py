@@ -20,8 +20,8 @@ from torch import Tensor
 from infosam import metrics
 from infosam.baselines import TRIVIAL, ImageScore, trivial_scores
 from infosam.bundle import Bundle, read_bundle, restore
+from infosam.data.card import Split
 from infosam.data.dataset import Batch, Sample, SegmentationDataset, collate
-from infosam.data.schema import Split
 from infosam.data.store import open_dataset
 from infosam.data.transforms import restore_logits
 from infosam.errors import ConfigError
@@ -99,10 +99,10 @@ def predictions(
         samples = [dataset.sample(index) for index in batch.indices]
         for prompt in prompts:
             given = evaluation_prompts(samples, batch, prompt, dataset.protocol).to(device)
-            logits = decode(sam, embeddings, given).logits.cpu()
+            logits = decode(sam, embeddings, given).logits  # stays there: enlarging is most of what scoring costs
             restored = restore_logits(logits, dataset.canvas_px, batch.resized_hw, batch.original_hw)
             for index, sample, mask_logits in zip(batch.indices, samples, restored, strict=True):
-                yield Prediction(index, prompt, sample, mask_logits)
+                yield Prediction(index, prompt, sample, mask_logits.cpu())
 
 
 def score(

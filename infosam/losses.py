@@ -54,7 +54,14 @@ def structure_loss(
 
 
 def _window_mean(target: Tensor, window_px: int) -> Tensor:
-    """avg_pool2d with stride 1 and zero padding, one direction after the other: many times cheaper, equal otherwise."""
+    """avg_pool2d with stride 1 and zero padding of a target of 0 and 1, from running sums along both directions: no
+    more work for a larger window, and exact up to the division, since the sums are whole numbers."""
+    columns = _window_sum(target, window_px)
+    return _window_sum(columns.transpose(2, 3), window_px).transpose(2, 3) / window_px**2
+
+
+def _window_sum(x: Tensor, window_px: int) -> Tensor:
+    """Sums over `window_px` neighbours along the last direction, zeros beyond the edges."""
     margin = window_px // 2
-    rows = F.avg_pool2d(target, kernel_size=(window_px, 1), stride=1, padding=(margin, 0))
-    return F.avg_pool2d(rows, kernel_size=(1, window_px), stride=1, padding=(0, margin))
+    sums = F.pad(x, (margin + 1, margin)).cumsum(dim=-1)
+    return sums[..., window_px:] - sums[..., :-window_px]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from infosam.config import RunConfig
+from infosam.device_values import numbers
 from infosam.distributed import gather_rows
 from infosam.information import entropy, gram, mutual_information
 from infosam.losses import relation_compression, relation_distillation, structure_loss
@@ -86,5 +87,5 @@ def information(config: RunConfig, student: Student, output: Tokens, teacher: To
 
 def values_of(result: Objective) -> dict[str, float]:
     """An objective as metrics: "loss/total", "loss/structure", "info/entropy_student" and so on."""
-    values = {f"loss/{name}": term.item() for name, term in {"total": result.total, **result.terms}.items()}
-    return values | {f"info/{name}": value.item() for name, value in result.watched.items()}
+    terms = {f"loss/{name}": term for name, term in {"total": result.total, **result.terms}.items()}
+    return numbers(terms | {f"info/{name}": value for name, value in result.watched.items()})

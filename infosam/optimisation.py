@@ -7,6 +7,7 @@ import math
 import torch
 
 from infosam.config import OptimConfig
+from infosam.device_values import numbers
 from infosam.distributed import average_gradients
 from infosam.errors import Diverged
 from infosam.student import Student
@@ -21,7 +22,7 @@ def make_optimizer(student: Student, config: OptimConfig) -> torch.optim.Optimiz
         if parameters
     ]
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
@@ -39,10 +40,12 @@ def descend(optimizer: torch.optim.Optimizer, clip_norm: float | None) -> dict[s
     Raises Diverged for a norm that is not finite, before any weight changes."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     average_gradients(parameters)
-    norms = {}
-    for group in optimizer.param_groups:
-        gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
-        norms[group["name"]] = torch.nn.utils.get_total_norm(gradients).item() if gradients else 0.0
+    gradients = {
+        group["name"]: [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+        for group in optimizer.param_groups
+    }
+    norms = numbers({name: torch.nn.utils.get_total_norm(some) for name, some in gradients.items() if some})
+    norms = {name: norms.get(name, 0.0) for name in gradients}
     norm = math.hypot(*norms.values())
     if not math.isfinite(norm):
         raise Diverged(f"the gradient's norm is {norm}")

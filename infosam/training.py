@@ -30,7 +30,7 @@ from infosam.materials import Materials, load_materials
 from infosam.objective import information, objective, values_of
 from infosam.optimisation import descend, learning_rate, make_optimizer
 from infosam.run_state import RunState, best_checkpoint, checkpoint_folder, load_latest, save_epoch
-from infosam.sam.encoder import encode
+from infosam.sam.encoder import encode, forget_graphs
 from infosam.sam.forward import Tokens, decode, decode_tokens
 from infosam.student import Student, build_student
 
@@ -64,6 +64,8 @@ def train(config: RunConfig, materials: Materials, *, checkpoint_dir: Path | Non
     steps = steps_per_epoch(len(units_of(config.train, materials)), config)
     student = build_student(materials.base, config)
     optimizer = make_optimizer(student, config.optim)
+    if config.train.compile:
+        forget_graphs()
     state = load_latest(checkpoint_dir, config, student, optimizer) if checkpoint_dir else RunState()
     if state.epoch:
         yield _report(state, checkpoint_dir)
@@ -264,14 +266,14 @@ def _backward(
 
 def _encode(config: RunConfig, materials: Materials, student: Student, part: Part) -> Tensor:
     """The student's image embeddings; the frozen part of its encoder is known for images seen before."""
-    encoder, start = student.sam.image_encoder, student.frozen_until
+    encoder, start, options = student.sam.image_encoder, student.frozen_until, config.train
     if start is None:
         embeddings = _known(config, materials.base_encodings, part, block=None)
     elif start and config.cache.prefix:
         entered = _known(config, materials.base_encodings, part, block=start)
-        embeddings = encode(encoder, entered, start=start, recompute=config.train.checkpointing)
+        embeddings = encode(encoder, entered, start=start, recompute=options.checkpointing, compiled=options.compile)
     else:
-        embeddings = encode(encoder, part.images.image, recompute=config.train.checkpointing)
+        embeddings = encode(encoder, part.images.image, recompute=options.checkpointing, compiled=options.compile)
     return _repeated(config, embeddings)
 
 

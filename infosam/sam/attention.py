@@ -13,9 +13,12 @@ import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, get_rel_pos
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 ALIGNMENT = 8
 """Fused kernels take head dimensions that are multiples of this."""
+MANY_TOKENS = 400
+"""From so many tokens on, scores of all pairs are too large to keep for the way back."""
 
 
 class FusedAttention(Attention):  # type: ignore[misc]  # the package has no types
@@ -25,25 +28,22 @@ class FusedAttention(Attention):  # type: ignore[misc]  # the package has no typ
         """(B, H, W, C) -> (B, H, W, C)."""
         batch, height, width, _ = x.shape
         q, k, v = self.qkv(x).reshape(batch, height * width, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        query, key = self._with_positions(q, k, height, width)
-        if query.is_cuda or not torch.is_grad_enabled():
-            mixed = _fused(query, key, v)
-        else:  # on a CPU the fused kernel's backward pass is slower than the plain one
-            mixed = (query @ key.transpose(-2, -1)).softmax(dim=-1).to(v.dtype) @ v
-        projected: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, height, width, -1))
+        query, key = with_positions(self, q, k, height, width)
+        projected: Tensor = self.proj(_mixed(query, key, v).transpose(1, 2).reshape(batch, height, width, -1))
         return projected
 
-    def _with_positions(self, q: Tensor, k: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Queries, scaled, and keys (B, heads, tokens, channels) with the channels that carry the positions."""
-        scaled = q * self.scale
-        if not self.use_rel_pos:
-            return scaled, k
-        grid = q.unflatten(2, (height, width))
-        rows = torch.einsum("bnhwc,hkc->bnhwk", grid, get_rel_pos(height, height, self.rel_pos_h).to(q.dtype))
-        columns = torch.einsum("bnhwc,wkc->bnhwk", grid, get_rel_pos(width, width, self.rel_pos_w).to(q.dtype))
-        query = torch.cat([scaled, rows.flatten(2, 3), columns.flatten(2, 3)], dim=-1)
-        codes = position_codes(height, width, k.dtype, k.device)
-        return query, torch.cat([k, codes.expand(*k.shape[:2], -1, -1)], dim=-1)
+
+def with_positions(attention: Attention, q: Tensor, k: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Queries, scaled, and keys (B, heads, tokens, channels) with the channels that carry the positions."""
+    scaled = q * attention.scale
+    if not attention.use_rel_pos:
+        return scaled, k
+    grid = q.unflatten(2, (height, width))
+    rows = torch.einsum("bnhwc,hkc->bnhwk", grid, get_rel_pos(height, height, attention.rel_pos_h).to(q.dtype))
+    columns = torch.einsum("bnhwc,wkc->bnhwk", grid, get_rel_pos(width, width, attention.rel_pos_w).to(q.dtype))
+    query = torch.cat([scaled, rows.flatten(2, 3), columns.flatten(2, 3)], dim=-1)
+    codes = position_codes(height, width, k.dtype, k.device)
+    return query, torch.cat([k, codes.expand(*k.shape[:2], -1, -1)], dim=-1)
 
 
 def fuse_attention(encoder: ImageEncoderViT) -> None:
@@ -59,7 +59,29 @@ def position_codes(height: int, width: int, dtype: torch.dtype, device: torch.de
     return torch.cat([rows, columns], dim=1)
 
 
-def _fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _mixed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """By the form that `benchmarks/attention.py` found best; an additive mask was the fastest way back nowhere.
+
+    On a CPU the fused kernel's way back is slow in bfloat16, and in float32 for the few tokens of a window."""
+    if query.is_cuda or not torch.is_grad_enabled():
+        return fused(query, key, value)
+    if query.shape[-2] < MANY_TOKENS:
+        return plain(query, key, value)
+    return fused(query, key, value) if query.dtype == torch.float32 else recomputed(query, key, value)
+
+
+def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Two products and a softmax between them."""
+    return (query @ key.transpose(-2, -1)).softmax(dim=-1).to(value.dtype) @ value
+
+
+def recomputed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """As `plain`; the scores are not kept but computed again on the way back."""
+    mixed: Tensor = checkpoint(plain, query, key, value, use_reentrant=False, preserve_rng_state=False)
+    return mixed
+
+
+def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """One call of torch's fused attention; all three are padded with zeros to a width its kernels accept."""
     channels = value.shape[-1]
     width = -(-query.shape[-1] // ALIGNMENT) * ALIGNMENT

@@ -31,6 +31,16 @@ class TestMaterials:
         fresh = load_materials(tiny_model, spores, device="cpu", baselines=False)
         assert (fresh.zero_shot, fresh.trivial) == ({}, {})
 
+    def test_those_of_other_data_share_the_frozen_models(
+        self, materials: Materials, tiny_model: ModelConfig, spores: Path
+    ) -> None:
+        """But none of what is a function of the images."""
+        other = load_materials(tiny_model, spores, device="cpu", baselines=False, like=materials)
+        assert other.base is materials.base
+        assert other.teacher is materials.teacher
+        assert other.train_set is not materials.train_set
+        assert other.base_encodings is not materials.base_encodings
+
 
 class TestTeacher:
     def test_without_one_the_base_teaches(self, materials: Materials) -> None:

@@ -47,6 +47,34 @@ def test_a_prompt_outside_is_refused(predictor: Predictor) -> None:
         predictor.predict(np.zeros((40, 60, 3), np.uint8), ImagePrompt(points=((61, 3, 1),)))
 
 
+def test_a_batch_is_its_images_one_by_one(predictor: Predictor) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (*size, 3), np.uint8) for size in ((40, 60), (300, 50), (192, 192), (33, 90))]
+    prompts = [ImagePrompt(box=(3, 3, 30, 30)), None, ImagePrompt(points=((9, 9, 1), (80, 90, 0))), ImagePrompt()]
+    masks = predictor.predict_batch(images, prompts)
+    for image, prompt, mask in zip(images, prompts, masks, strict=True):
+        alone = predictor.logits(image, prompt)
+        assert mask.shape == image.shape[:2]
+        assert ((alone > 0) == mask)[np.abs(alone) > 1e-3].all()
+    assert predictor.predict_batch([]) == []
+
+
+def test_a_mask_does_not_depend_on_the_others_prompts(predictor: Predictor) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    points = ImagePrompt(points=((9, 9, 1), (8, 9, 0), (50, 30, 0), (30, 30, 1)))
+    with_points = predictor.predict_batch([rgb, rgb], [None, points])[0]
+    with_box = predictor.predict_batch([rgb, rgb], [None, ImagePrompt(box=(1, 1, 9, 9))])[0]
+    assert (with_points != with_box).mean() < 1e-3
+
+
+def test_a_prompt_outside_names_its_image(predictor: Predictor) -> None:
+    blank = np.zeros((40, 60, 3), np.uint8)
+    with pytest.raises(DataError, match=r"prompt of image 1: \(61, 3\) lies outside the image of 60 x 40 px"):
+        predictor.predict_batch([blank, blank], [None, ImagePrompt(points=((61, 3, 1),))])
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        predictor.predict_batch([blank, blank], [None])
+
+
 def test_without_a_bundle_there_is_no_card(predictor: Predictor) -> None:
     assert predictor.card is None
     assert predictor.canvas_px == 192

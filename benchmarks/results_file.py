@@ -1,0 +1,50 @@
+"""The dated file of a published result: benchmarks/results/YYYY-MM-DD-NAME.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def publish(out: Path, name: str, figures: Mapping[str, Any], *, device: str = "cpu", **more: Any) -> Path:
+    """Writes `figures` with everything one must know to measure them again; a file of the same day is replaced.
+
+    `load` is the machine's mean number of busy processes over the last minute and quarter of an hour at the end: above
+    its cores, something else was running."""
+    now, load = datetime.now(UTC), os.getloadavg()
+    content = {
+        "at": now.isoformat(timespec="seconds"),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        "cores": os.cpu_count(),
+        "load": {"1_min": round(load[0], 1), "15_min": round(load[2], 1)},
+        "torch": torch.__version__,
+        "figures": figures,
+        **more,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{now:%Y-%m-%d}-{name}.json"
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _commit() -> str:
+    """The commit that the work tree stands on."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _processor() -> str:
+    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    units = "with" if capabilities.get("amx_bf16", False) else "without"
+    return f"CPU ({capabilities.get('cpu_name', 'unknown')}, {units} matrix units for bfloat16)"
