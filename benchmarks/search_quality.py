@@ -1,0 +1,165 @@
+"""How many epochs a search needs, replayed over a table of finished runs (`tabulate_runs.py`) with a simulated clock.
+
+    python benchmarks/search_quality.py [--table FOLDER] [--seeds 50] [--slots 4] [--out FOLDER] [--quick]
+
+Searches: random, TPE, TPE + ASHA and GP, with the product's own samplers and schedulers at their shipped settings, each
+cold and warm-started. Warm: first the best configurations of the other domains, by the rule of `warm_start: auto`, with
+the paper's defaults before them; nothing of the target domain is known. A configuration that a sampler proposes stands
+for the nearest one in the table that was not tried yet, and the sampler learns that one. Trials run on --slots slots at
+a time, an epoch takes the seconds it took, and every epoch counts that any of them trains.
+
+Given for each search, over domains and seeds: epochs until a trial reaches 99 % of the best validation Dice of the
+table (median, and the share of replays that reach it at all: early stopping may end the best), and the regret after
+given numbers of epochs. --out writes figures (JSON) and regret curves with 10-90 % bands (SVG). The last line is one
+JSON object. --quick replays one seed over a small table made by a formula.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from regret_figure import draw_regret
+from replay import Outcome, Rules, replay
+from trial_table import DomainTable, Run, read_table
+
+from tune.config import SchedulerConfig, SearchConfig
+from tune.config.sweep import default_space
+from tune.space import in_order
+from tune.study import quiet
+from tune.warm_start import BEST_OF_EACH, PAPER, SHARE
+
+REACHED = 0.99
+"""Share of the best known score that counts as found."""
+SEARCHES: Mapping[str, tuple[str, str]] = {
+    "random": ("random", "none"),
+    "tpe": ("tpe", "none"),
+    "tpe+asha": ("tpe", "asha"),
+    "gp": ("gp", "none"),
+}
+GOAL = ("tpe+asha", "warm")
+"""The search that the product ships, which should need a quarter of the epochs of cold random search."""
+
+
+def main() -> None:
+    arguments = _arguments()
+    quiet(verbose=False)
+    tables = made_up_table() if arguments.quick else read_table(arguments.table)
+    if not tables:
+        raise SystemExit(f"{arguments.table}: no table there; make one with benchmarks/tabulate_runs.py")
+    seeds = 1 if arguments.quick else arguments.seeds
+    found: dict[str, list[Outcome]] = {}
+    for name in arguments.searches:
+        for start in ("cold", "warm"):
+            rules = Rules(*settings_of(name), slots=arguments.slots)
+            found[f"{name} {start}"] = [
+                replay(table, rules, seed=seed, points=points(tables, domain, rules.search) if start == "warm" else ())
+                for domain, table in tables.items()
+                for seed in range(1, seeds + 1)  # the table itself was drawn with seed 0
+            ]
+    figures = summary(found)
+    figures |= {"domains": len(tables), "seeds": seeds, "slots": arguments.slots}
+    if arguments.out is not None:
+        from results_file import publish
+
+        publish(arguments.out, "search-quality", figures)
+        for start in ("cold", "warm"):
+            draw_regret(
+                {name: outcomes for name, outcomes in found.items() if name.endswith(start)},
+                arguments.out / f"search-quality-{start}.svg",
+            )
+    print(json.dumps(figures))
+
+
+def settings_of(name: str) -> tuple[SearchConfig, SchedulerConfig]:
+    """The product's settings with another sampler and scheduler."""
+    sampler, scheduler = SEARCHES[name]
+    return SearchConfig.model_validate({"sampler": sampler}), SchedulerConfig.model_validate({"kind": scheduler})
+
+
+def points(tables: Mapping[str, DomainTable], target: str, search: SearchConfig) -> list[Mapping[str, Any]]:
+    """What `warm_start: auto` tries first: the paper's defaults, then the best of the other domains in turn."""
+    others = [table for domain, table in tables.items() if domain != target]
+    ranked = [
+        sorted(table.runs.values(), key=lambda run: (-max(run.curve()), run.number))[:BEST_OF_EACH] for table in others
+    ]
+    best = [ranking[rank].values for rank in range(BEST_OF_EACH) for ranking in ranked if rank < len(ranking)]
+    distinct = list({json.dumps(one, sort_keys=True): one for one in best}.values())
+    return [_fitting(PAPER), *distinct[: max(1, search.trials // SHARE)]] if distinct else []
+
+
+def summary(found: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
+    """Epochs to `REACHED` and mean regret of each search, and the shipped one beside cold random search."""
+    rows: dict[str, Any] = {}
+    for name, outcomes in found.items():
+        epochs = [outcome.epochs_to(REACHED) for outcome in outcomes]
+        rows[name] = {
+            "median_epochs_to_99": _finite(statistics.median(epochs)),
+            "mean_epochs_to_99_of_those": _finite(statistics.fmean(known)) if (known := _known(epochs)) else None,
+            "share_reached": round(len(_known(epochs)) / len(epochs), 3),
+            "median_hours_to_99": _finite(statistics.median(one.seconds_to(REACHED) for one in outcomes) / 3600),
+            "mean_regret_after": {
+                str(count): round(statistics.fmean(outcome.regret_after(count) for outcome in outcomes), 5)
+                for count in (24, 48, 96, 192)
+            },
+        }
+    figures: dict[str, Any] = {"searches": rows}
+    ours, plain = (rows.get(name, {}).get("median_epochs_to_99") for name in (" ".join(GOAL), "random cold"))
+    figures["ratio_epochs_shipped_to_random"] = round(ours / plain, 3) if ours and plain else None
+    return figures
+
+
+def made_up_table(configurations: int = 14, epochs: int = 8) -> dict[str, DomainTable]:
+    """Three domains by a formula: one best learning rate, a little apart for each, and rank and weights that matter
+    less. Curves rise to their level, slower for small rates."""
+    from tabulate_runs import draw
+
+    drawn = draw(configurations)
+    tables = {}
+    for shift, domain in enumerate(("dots", "lines", "rings")):
+        table = DomainTable(domain=domain, settings={"train": {"epochs": epochs}}, zero_shot={"val/box/dice": 0.7})
+        for number, values in enumerate(drawn):
+            rate = math.log10(values["optim.lr"] / (4e-4 * 1.3**shift))
+            width = 0.01 * math.log2(values.get("peft.rank", values.get("peft.width", 8) / 4))
+            level = 0.85 - 0.12 * rate**2 + width - 0.02 * (values["info.compression"] > 3)
+            pace = 0.4 + 0.2 * rate
+            curve = [level - 0.2 * math.exp(-pace * epoch) for epoch in range(1, epochs + 1)]
+            rows = [{"val/dice": score, "cost/seconds": 3.0} for score in curve]
+            table.runs[number] = Run(number=number, values=values, epochs=rows)
+        tables[domain] = table
+    return tables
+
+
+def _fitting(point: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a point the default space holds."""
+    space = default_space()
+    return {path: point[path] for path in in_order(space) if path in point}
+
+
+def _known(epochs: Sequence[float]) -> list[float]:
+    return [one for one in epochs if math.isfinite(one)]
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 2) if math.isfinite(value) else None
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    results = Path(__file__).parent / "results"
+    parser.add_argument("--table", type=Path, default=results / "table")
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--searches", nargs="+", choices=list(SEARCHES), default=list(SEARCHES))
+    parser.add_argument("--out", type=Path, help="folder for figures and curves")
+    parser.add_argument("--quick", action="store_true", help="one seed over a small table made by a formula")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
