@@ -12,23 +12,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from cluster.access import with_token
 from infosam.errors import UserError
 
 GIB = 2**30
 CONNECT_TIMEOUT_S = 3.0
 HEAD_RESOURCE = "node:__internal_head__"
 """Ray puts this resource on the head node only."""
-TOKEN_FILE = Path("~/.ray/auth_token")
-"""Where Ray keeps the token it made for this user's clusters."""
 
 
 class NoCluster(UserError):
@@ -86,8 +84,9 @@ def look(address: str | None = None, *, timeout_s: float = 10.0) -> ClusterRepor
     Nodes that have not told their versions by then are reported without them.
     """
     address = address or os.environ.get("RAY_ADDRESS") or "auto"
-    _refuse_unusable(address, timeout_s)
-    answers = _ask(address, timeout_s)
+    refuse_unusable(address, timeout_s)
+    command = [sys.executable, "-m", "cluster.probe", address]
+    answers = ask(command, timeout_s, environment=with_token(os.environ, address))
     return _report(address, answers, timeout_s)
 
 
@@ -115,7 +114,7 @@ def show_report(report: ClusterReport, console: Console | None = None) -> None:
         console.print(f"[yellow]warning:[/yellow] no answer in time from {names}; try again with a longer --timeout")
 
 
-def _refuse_unusable(address: str, timeout_s: float) -> None:
+def refuse_unusable(address: str, timeout_s: float) -> None:
     """Raises NoCluster for an address nothing listens at; cheaper and clearer than Ray's own minute of retries."""
     if address.startswith(("http://", "https://")):
         raise NoCluster(
@@ -130,19 +129,19 @@ def _refuse_unusable(address: str, timeout_s: float) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=min(CONNECT_TIMEOUT_S, timeout_s)).close()
     except OSError as error:
-        raise NoCluster(_advice(address, f"nothing listens there ({error})")) from error
+        raise NoCluster(advice(address, f"nothing listens there ({error})")) from error
 
 
-def _ask(address: str, timeout_s: float) -> list[dict[str, Any]]:
-    """What the probe printed until it ended or the deadline passed."""
+def ask(command: Sequence[str], timeout_s: float, *, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The JSON objects that a program printed until it ended or the deadline passed."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "cluster.probe", address],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,  # so that the probe can be ended with everything it started
-        env=_with_token(os.environ, address),
+        env=environment,
     )
     try:
         printed, _ = child.communicate(timeout=timeout_s)
@@ -154,31 +153,6 @@ def _ask(address: str, timeout_s: float) -> list[dict[str, Any]]:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
     return list(_parse(printed.splitlines()))
-
-
-def _with_token(environment: Mapping[str, str], address: str) -> dict[str, str]:
-    """`environment`, with this user's Ray token switched on for a cluster on this machine.
-
-    Ray protects local clusters by a token unless told otherwise, but only sends it to an explicit address when
-    RAY_AUTH_MODE=token says so. That caution is right for other machines, which the token would be given away to.
-    """
-    named = any(environment.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    available = named or TOKEN_FILE.expanduser().is_file()
-    if "RAY_AUTH_MODE" not in environment and available and _is_here(address):
-        return {**environment, "RAY_AUTH_MODE": "token"}
-    return dict(environment)
-
-
-def _is_here(address: str) -> bool:
-    """Whether the host of HOST:PORT is this machine: only own addresses can be bound to."""
-    host = address.rpartition(":")[0].strip("[]")
-    if not host or address.startswith("ray://"):
-        return False
-    try:
-        with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
-            return True
-    except OSError:
-        return False
 
 
 def _parse(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
@@ -194,7 +168,7 @@ def _report(address: str, answers: list[dict[str, Any]], timeout_s: float) -> Cl
     by_kind = {answer["kind"]: answer for answer in answers}
     if "nodes" not in by_kind:
         said = by_kind.get("error", {}).get("message", f"no answer within {timeout_s:g} s")
-        raise NoCluster(_advice(address, said))
+        raise NoCluster(advice(address, said))
     versions = {answer["node_id"]: answer for answer in answers if answer["kind"] == "versions"}
     nodes = [
         NodeReport(
@@ -214,7 +188,8 @@ def _report(address: str, answers: list[dict[str, Any]], timeout_s: float) -> Cl
     )
 
 
-def _advice(address: str, said: str) -> str:
+def advice(address: str, said: str) -> str:
+    """Why a cluster cannot be asked, and what may help."""
     where = "on this machine" if address == "auto" else f"at {address}"
     return (
         f"no Ray cluster {where}: {said.strip()}\n"

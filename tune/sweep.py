@@ -3,10 +3,12 @@
     ray submit CLUSTER.yaml tune/sweep.py -- --config sweep.yaml data=/mnt/data/polyp search.trials=64
     ray job submit -- python tune/sweep.py --config s3://bucket/sweep.yaml
     ray submit CLUSTER.yaml tune/sweep.py -- --resume polyp
+    python -m tune.sweep --config /mnt/shared/sweep.yaml --once polyp
 
 CONFIG is a path or a URI (file, s3, gs, http, https) that the head node can read, `default` is the shipped file.
-Settings are key=value without spaces, because `ray submit` joins them unquoted. Exit codes: 0 done, 1 failed, 2 input
-refused, 130 interrupted.
+Settings are key=value without spaces, because `ray submit` joins them unquoted. Schedulers that run a job again with
+the same command use --once: it goes on with the sweep of that name if there is one. Exit codes: 0 done, 1 failed, 2
+input refused, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     task.add_argument("--config", help="path or URI of the sweep's YAML, or `default`")
     task.add_argument("--resume", metavar="NAME", help="go on with the sweep of this name, or in this folder")
     parser.add_argument(
+        "--once", metavar="NAME", help="with --config: call the sweep NAME, or go on with it if it began already"
+    )
+    parser.add_argument(
         "--address",
         default=os.environ.get("RAY_ADDRESS") or "nearest",
         help="Ray cluster; default: RAY_ADDRESS, else the one this machine belongs to, else a new one",
@@ -38,16 +43,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from infosam.errors import UserError
     from tune.cli import resume, run, shipped
-    from tune.config import load_sweep_config
+    from tune.config import load_sweep_configs
+    from tune.home import find_home
+    from tune.once import begun
 
+    settings, name = options.settings, options.resume
     try:
-        if options.resume is not None:
-            resume(options.resume, options.settings, verbose=options.verbose, address=options.address)
-            return 0
-        with tempfile.TemporaryDirectory() as folder:
-            path = shipped("default") if options.config == "default" else fetch(options.config, Path(folder))
-            config = load_sweep_config(path, options.settings)
-        run(config, verbose=options.verbose, address=options.address)
+        if name is not None and options.once is not None:
+            raise UserError("--once starts or goes on by itself; it does not go with --resume")
+        if name is None:
+            named = [] if options.once is None else [f"name={options.once}"]
+            with tempfile.TemporaryDirectory() as folder:
+                path = shipped("default") if options.config == "default" else fetch(options.config, Path(folder))
+                configs = load_sweep_configs(path, [*settings, *named])
+            if options.once is not None and (earlier := begun(options.once, configs, find_home())):
+                name = str(earlier)
+                settings = [setting for setting in settings if setting.startswith("resources.")]
+        if name is not None:
+            resume(name, settings, verbose=options.verbose, address=options.address)
+        else:
+            run(configs, verbose=options.verbose, address=options.address)
     except UserError as error:
         print(f"Refused: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,168 @@
+"""Looks at every node of a Ray cluster from inside and prints the answers, a JSON object a line.
+
+Run as `python -m cluster.examine QUESTION`, a program of its own for the reason of `cluster.probe`. What runs on the
+nodes is sent to them as it stands here, so that a node without this package, or with another one, can answer too; for
+that it returns plain dictionaries and imports inside.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+
+def examine_node(question: dict[str, Any]) -> dict[str, Any]:
+    """One machine.
+
+    Args:
+        question: `storage`, a folder or None; `mark`, a file name that the head has written there; `weights`, a file or
+            None; `token`, a text that makes our own file's name unique.
+
+    Returns versions by package (None: not installed), GPUs as nvidia-smi and torch see them, bytes of /dev/shm, errors
+    of the folder, digest or error of the weights, and last the clock in seconds since 1970."""
+    import hashlib
+    import os
+    import platform
+    import shutil
+    import subprocess
+    import time
+    from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
+
+    def version_of(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    answer: dict[str, Any] = {
+        "python": platform.python_version(),
+        "versions": {package: version_of(package) for package in ("ray", "infosam", "torch")},
+        "auth_mode": os.environ.get("RAY_AUTH_MODE", ""),
+        "shm_bytes": shutil.disk_usage("/dev/shm").total if os.path.isdir("/dev/shm") else 0,
+    }
+    if shutil.which("nvidia-smi"):
+        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        told = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=False)
+        answer["driver"] = told.stdout.split("\n")[0].strip() if told.returncode == 0 else None
+        answer["driver_error"] = None if told.returncode == 0 else (told.stdout + told.stderr).strip()
+    if question["gpus"]:
+        try:
+            import torch
+
+            answer["cuda"], answer["torch_gpus"] = torch.version.cuda, torch.cuda.device_count()
+        except ImportError as error:
+            answer["torch_error"] = str(error)
+    if question["storage"] is not None:
+        folder = Path(question["storage"])
+        try:
+            own = folder / f".infosam-doctor-{question['token']}-{os.getpid()}"
+            own.write_text(question["token"])
+            own.unlink()
+            answer["sees_mark"] = (folder / question["mark"]).is_file()
+        except OSError as error:
+            answer["storage_error"] = str(error)
+    if question["weights"] is not None:
+        try:
+            with open(question["weights"], "rb") as stream:
+                answer["weights"] = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            answer["weights_error"] = str(error)
+    answer["time"] = time.time()
+    return answer
+
+
+def write_mark(folder: str, mark: str) -> None:
+    """A file that every node should see. A folder that cannot be written to is found by `examine_node`."""
+    import contextlib
+    from pathlib import Path
+
+    with contextlib.suppress(OSError):
+        (Path(folder) / mark).write_text(mark)
+
+
+def remove_mark(folder: str, mark: str) -> None:
+    """Undoes `write_mark`."""
+    import contextlib
+    from pathlib import Path
+
+    with contextlib.suppress(OSError):
+        (Path(folder) / mark).unlink(missing_ok=True)
+
+
+def examine_tracking(uri: str | None, experiment: str) -> dict[str, Any]:
+    """The MLflow server as the driver of a sweep would see it, from the head: a run is made there and deleted again.
+
+    Returns `uri` (that of the machine where none is given) and `tracking_error`, None if it could be written to."""
+    import os
+
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri is None or not uri.startswith(("http://", "https://")):
+        return {"uri": uri, "tracking_error": None}
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ImportError as error:
+        return {"uri": uri, "tracking_error": str(error)}
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(experiment)
+        made = found.experiment_id if found else client.create_experiment(experiment)
+        run = client.create_run(made, tags={"mlflow.runName": "infosam cluster doctor"})
+        client.set_terminated(run.info.run_id)
+        client.delete_run(run.info.run_id)
+    except MlflowException as error:
+        return {"uri": uri, "tracking_error": str(error).strip().splitlines()[0]}
+    return {"uri": uri, "tracking_error": None}
+
+
+def examine(question: dict[str, Any]) -> None:
+    """Prints a "nodes" line, then a "tracking" line and one "node" line per live node as it answers; or one "error"."""
+    import time
+
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    try:
+        ray.init(address=question["address"], log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, ImportError) as error:  # what Ray raises for a bad address
+        _print({"kind": "error", "message": str(error)})
+        return
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    names = ("NodeID", "NodeManagerAddress", "Resources")
+    _print({"kind": "nodes", "nodes": [{name: node[name] for name in names} for node in nodes]})
+    head = next((node for node in nodes if "node:__internal_head__" in node["Resources"]), nodes[0])["NodeID"]
+
+    def on(node_id: str, function: Any, *arguments: Any) -> Any:
+        strategy = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        task = ray.remote(num_cpus=0, max_retries=0)(function)
+        return task.options(scheduling_strategy=strategy).remote(*arguments)
+
+    if question["storage"] is not None:
+        ray.get(on(head, write_mark, question["storage"], question["mark"]))
+    pending = {on(head, examine_tracking, question["tracking"], question["experiment"]): ("tracking", head)}
+    for node in nodes:
+        asked = {**question, "gpus": node["Resources"].get("GPU", 0)}
+        pending[on(node["NodeID"], examine_node, asked)] = ("node", node["NodeID"])
+    while pending:
+        for answer in ray.wait(list(pending), num_returns=1)[0]:
+            kind, node_id = pending.pop(answer)
+            try:
+                _print({"kind": kind, "node_id": node_id, "received": time.time(), **ray.get(answer)})
+            except ray.exceptions.RayError as error:  # the node left, or cannot start a worker
+                _print({"kind": "silent", "node_id": node_id, "message": str(error).splitlines()[0]})
+    if question["storage"] is not None:
+        ray.get(on(head, remove_mark, question["storage"], question["mark"]))
+    ray.shutdown()
+
+
+def _print(answer: dict[str, Any]) -> None:
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    examine(json.loads(sys.argv[1]))
