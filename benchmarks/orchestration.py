@@ -1,11 +1,12 @@
 """Time lost per trial by our slots, by one TorchTrainer per trial (the stock pattern) and by a plain Tune function.
 
-    python benchmarks/orchestration.py [--quick]
+    python benchmarks/orchestration.py [--quick] [--out FOLDER]
 
 Every side runs the same training that only counts, one trial at a time on a fresh search in the same Ray, sides in
 turn. Lost is what `fit` took less the training itself, divided by the trials: starting processes for the first trial
 is counted, and shared by all trials where processes are reused. The last line is one JSON object of figures;
-`ratio_lost_per_trial` is ours over the stock pattern. --quick runs each side once, with few trials.
+`ratio_lost_per_trial` is ours over the stock pattern. --quick runs each side once, with few trials. --out also writes
+them into a dated file there, benchmarks/results for those that are published.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from tune.noop import NoopEpoch, NoopMaterials
 from tune.noop import train as count
 from tune.plan import make_plan
 from tune.resources import SETTINGS, environment
-from tune.study import quiet, search
+from tune.study import Part, quiet, search
 
 EPOCHS = 4
 Side = Callable[[Path, int], None]
@@ -44,6 +45,7 @@ Side = Callable[[Path, int], None]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round with few trials")
+    parser.add_argument("--out", type=Path, help="folder for a dated file of figures")
     arguments = parser.parse_args()
     trials = {"ours": 4, "plain": 2, "stock": 1} if arguments.quick else {"ours": 16, "plain": 16, "stock": 4}
     sides: dict[str, Side] = {"ours": _ours, "plain": _plain, "stock": _stock}
@@ -67,6 +69,10 @@ def main() -> None:
     figures |= {f"trials_{name}": number for name, number in trials.items()}
     figures["ratio_lost_per_trial"] = round(statistics.mean(lost["ours"]) / statistics.mean(lost["stock"]), 4)
     figures["ratio_lost_per_trial_plain"] = round(statistics.mean(lost["ours"]) / statistics.mean(lost["plain"]), 4)
+    if arguments.out is not None:
+        from results_file import publish  # it brings torch, which has no place in the measurement
+
+        publish(arguments.out, "orchestration", figures)
     print(json.dumps(figures))
 
 
@@ -92,7 +98,7 @@ def _ours(scratch: Path, trials: int) -> None:
     home = Home(folder=scratch / "home")
     plan = make_plan(parse_sweep_config(settings, [], source="benchmark"), home, "tune.noop")
     ledger = Ledger()
-    search(plan, slots=1, ledger=ledger)
+    search([Part(plan=plan, ledger=ledger)], folder=plan.folder, slots=1)
     assert [trial.end.reason for trial in ledger.trials.values() if trial.end] == ["completed"] * trials
 
 

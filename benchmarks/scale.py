@@ -1,11 +1,14 @@
 """Whether a sweep's driver slows down or swells as trials add up, and how fast real slots turn them over.
 
-    python benchmarks/scale.py [--quick]
+    python benchmarks/scale.py [--quick] [--trials N] [--slots N] [--out FOLDER]
 
 First 2,000 trials that only count, on 64 slots whose actor is a light stand-in (neither torch nor Ray Train), under
 the real searcher, scheduler, tracker and callbacks: processor time and memory of the driver for each of the last 500
 trials against the first 500 after one round of the slots. Then 200 trials on 4 real slots. The last line is one JSON
-object of figures; --quick runs 40 trials on 2 light slots and none on real ones.
+object of figures; --quick runs 40 trials on 2 light slots and none on real ones. --out also writes them into a dated
+file there, benchmarks/results for those that are published.
+
+Time is processor time, so that it means the same on a machine that does something else as well.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -72,6 +76,8 @@ class Sample:
 
 
 SAMPLES: list[Sample] = []
+SHOWN = 100
+"""Trials after which progress is told."""
 
 
 class SampledCallback(EventCallback):
@@ -82,15 +88,21 @@ class SampledCallback(EventCallback):
         super().on_trial_complete(iteration, trials, trial, **info)
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         SAMPLES.append(Sample(time.perf_counter(), time.process_time(), pages * os.sysconf("SC_PAGE_SIZE") / 2**20))
+        if len(SAMPLES) % SHOWN == 1 and len(SAMPLES) > SHOWN:
+            last = _per_trial(SAMPLES[-SHOWN - 1 :])
+            figures = ", ".join(f"{name} {value:.4f}" for name, value in last.items())
+            print(f"{len(SAMPLES) - 1} trials, the last {SHOWN}: {figures}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a minute instead of half an hour")
     parser.add_argument("--trials", type=int, help="on light slots")
+    parser.add_argument("--slots", type=int, help="light ones")
+    parser.add_argument("--out", type=Path, help="folder for a dated file of figures")
     arguments = parser.parse_args()
     trials, slots, window = (40, 2, 10) if arguments.quick else (2000, 64, 500)
-    trials = arguments.trials or trials
+    trials, slots = arguments.trials or trials, arguments.slots or slots
     with tempfile.TemporaryDirectory() as scratch, environment(SETTINGS):
         data = Path(scratch) / "data"
         import_dataset(write_demo_domain(Path(scratch) / "spores", train=4, val=2, test=2), domain="spores", out=data)
@@ -101,11 +113,15 @@ def main() -> None:
         real = study.Slot
         study.EventCallback, study.Slot = SampledCallback, LightSlot  # type: ignore[attr-defined]
         figures = {"trials": trials, "slots": slots, **_sweep(data, Path(scratch) / "light", trials, slots)}
-        figures |= _growth(SAMPLES[slots:], window)
+        figures |= _growth(SAMPLES[slots:], min(window, (trials - slots) // 2))
         if not arguments.quick:
             study.Slot = real  # type: ignore[attr-defined]
             figures |= {f"real_{name}": value for name, value in _sweep(data, Path(scratch) / "real", 200, 4).items()}
         ray.shutdown()
+    if arguments.out is not None:
+        from results_file import publish  # it brings torch, which has no place in the measurement
+
+        publish(arguments.out, "scale", figures)
     print(json.dumps(figures))
 
 
@@ -114,7 +130,7 @@ def _sweep(data: Path, folder: Path, trials: int, slots: int) -> dict[str, float
     SAMPLES.clear()
     settings = {
         "data": str(data),
-        "run": {"train": {"epochs": 8}},
+        "run": {"train": {"epochs": 4}},
         "search": {"trials": trials},
         "resources": {"slots": slots},
     }
@@ -151,6 +167,7 @@ def _growth(samples: list[Sample], window: int) -> dict[str, float]:
 def _per_trial(samples: list[Sample]) -> dict[str, float]:
     begin, end, trials = samples[0], samples[-1], len(samples) - 1
     return {
+        "wall_s_per_trial": (end.wall_s - begin.wall_s) / trials,
         "driver_s_per_trial": (end.processor_s - begin.processor_s) / trials,
         "driver_kib_per_trial": (end.resident_mib - begin.resident_mib) * 1024 / trials,
     }

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from infosam.config import ModelConfig
+from infosam.data.card import Split
 from infosam.data.dataset import SegmentationDataset
-from infosam.data.schema import Split
 from infosam.data.store import import_dataset, open_dataset
 from infosam.evaluation import PROTOCOL, choose_device, mean_scores, score, trivial_means
 from infosam.sam.weights import BaseSam, load_base

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infosam.errors import UserError
-from tune.config import SweepConfig
+from tune.config import SweepConfig, sweep_file
 
 HEADROOM = 0.9
 """Share of a node's or GPU's memory that may be used; the rest is for others and for what grows."""
@@ -29,7 +29,7 @@ CALIBRATE_HELP = """Find how a sweep fits this machine: memory, micro-batches an
 
 Takes a few steps of the sweep's largest configuration in several layouts, each with as many trials at a time as it
 would have, and prints what each costs and the settings to use. The batch size never changes, because the Gram matrices
-of the information terms are batch x batch. Nothing is recorded.
+of the information terms are batch x batch. Of several domains each is measured. Nothing is recorded.
 
 Example: infosam calibrate sweep.yaml --write fitted.yaml"""
 
@@ -87,11 +87,11 @@ def calibrate(
         Path | None, typer.Option(help="Write the sweep with the settings found to this new file.")
     ] = None,
 ) -> None:
-    from tune.cli import named_config
+    from tune.cli import named_configs
     from tune.console import wide_console
 
     run_calibration(
-        named_config(config, overrides or []),
+        named_configs(config, overrides or []),
         console=wide_console(),
         write=write,
         verbose=bool(getattr(context.obj, "verbose", False)),
@@ -99,29 +99,31 @@ def calibrate(
 
 
 def run_calibration(
-    config: SweepConfig,
+    configs: Sequence[SweepConfig],
     *,
     console: Console,
     write: Path | None = None,
     address: str | None = None,
     verbose: bool = False,
 ) -> Layout:
-    """Measures, prints and returns the layout to use.
+    """Measures, prints and returns the layout to use for the sweeps of a file, which differ in their images only.
 
     Raises UserError for bad input, for a file that exists, and if nothing fits."""
     from tune.resources import SETTINGS, environment, ray_session
 
     if write is not None and write.exists():
         raise UserError(f"--write {write}: the file exists; name a new one, or remove it")
+    config = configs[0]
     with environment(SETTINGS), ray_session(address, verbose=verbose):
         node = largest_node()
-        found = search_layouts(config, node, _measure_with(config, node, console))
+        found = search_layouts(config, node, _measure_with(configs, node, console))
     console.print(layout_table(found, config))
     best = choose(found, config)
     overrides = " ".join(f"{path}={yaml.safe_dump(value).split()[0]}" for path, value in best.settings.items())
     console.print(f"Use: [bold]{overrides}[/]", soft_wrap=True, highlight=False)
     if write is not None:
-        write.write_text(yaml.safe_dump(with_layout(config, best), sort_keys=False), encoding="utf-8")
+        fitted = with_layout(sweep_file(configs), best)
+        write.write_text(yaml.safe_dump(fitted, sort_keys=False), encoding="utf-8")
         console.print(f"Sweep with these settings: {write}", soft_wrap=True, highlight=False)
     return best
 
@@ -189,11 +191,10 @@ def choose(found: Sequence[Trialled], config: SweepConfig) -> Layout:
     return best.layout
 
 
-def with_layout(config: SweepConfig, layout: Layout) -> dict[str, Any]:
-    """The sweep's settings with those of the layout."""
+def with_layout(settings: dict[str, Any], layout: Layout) -> dict[str, Any]:
+    """The settings of a sweep with those of the layout put in place."""
     from infosam.config import set_path
 
-    settings: dict[str, Any] = config.model_dump(mode="json")
     for path, value in layout.settings.items():
         set_path(settings, path, value)
     return settings
@@ -233,30 +234,33 @@ def largest_node() -> Node:
     return max(nodes, key=lambda node: (node.gpus, node.cpus, node.memory_gib))
 
 
-def _measure_with(config: SweepConfig, node: Node, console: Console) -> Measure:
+def _measure_with(configs: Sequence[SweepConfig], node: Node, console: Console) -> Measure:
+    """Measures on the images of each domain and keeps the largest figures, so that what fits does so for all."""
     from tune.dry_run import largest_point
     from tune.probe import Setting, TooLarge, probe
     from tune.space import configured
 
-    run = configured(config.run, largest_point(config))
+    run = configured(configs[0].run, largest_point(configs[0]))
 
     def measure(layout: Layout) -> Trialled:
         console.print(f"Measuring {layout.trials} x {layout.cpus:g} CPU, {layout.gpus:.3g} GPU", style="dim")
         micro = {"accumulate": layout.accumulate, "checkpointing": layout.checkpointing}
-        setting = Setting(
-            run=run.model_copy(update={"train": run.train.model_copy(update=micro)}),
-            data=config.data.absolute(),
-            device="cuda" if layout.gpus else "cpu",
-            bundle={name: amount for name, amount in (("CPU", layout.cpus), ("GPU", layout.gpus)) if amount},
-        )
-        found = probe(setting, layout.trials)
-        if isinstance(found, TooLarge):
-            return Trialled(layout=layout, problem=found.reason)
-        costs = [one.cost for one in found]
+        costs = []
+        for config in configs:
+            setting = Setting(
+                run=run.model_copy(update={"train": run.train.model_copy(update=micro)}),
+                data=config.data.absolute(),
+                device="cuda" if layout.gpus else "cpu",
+                bundle={name: amount for name, amount in (("CPU", layout.cpus), ("GPU", layout.gpus)) if amount},
+            )
+            found = probe(setting, layout.trials)
+            if isinstance(found, TooLarge):
+                return Trialled(layout=layout, problem=found.reason)
+            costs += [one.cost for one in found]
         memory = max(cost.memory_gib for cost in costs)
         return Trialled(
             layout=layout,
-            steps_per_s=sum(1 / cost.step_s for cost in costs),
+            steps_per_s=sum(1 / cost.step_s for cost in costs) / len(configs),
             step_s=max(cost.step_s for cost in costs),
             memory_gib=memory,
             gpu_memory_gib=max(cost.gpu_memory_gib for cost in costs),
@@ -279,7 +283,7 @@ def _is_allowed(config: SweepConfig, layout: Layout) -> bool:
     from infosam.errors import ConfigError
 
     try:
-        validate(SweepConfig, with_layout(config, layout), "sweep")
+        validate(SweepConfig, with_layout(config.model_dump(mode="json"), layout), "sweep")
     except ConfigError:
         return False
     return True

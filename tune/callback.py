@@ -65,8 +65,9 @@ class EventCallback(tune.Callback):
             )
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """The slot of a trial died and another will take it."""
-        self.tell(TrialRetried(trial_id=trial.config["trial"], error=_last_line(trial)))
+        """The slot of a trial died and another will take it; one that died before the trial began cost it nothing."""
+        if trial.trial_id in self._ids:
+            self.tell(TrialRetried(trial_id=trial.config["trial"], error=_last_line(trial)))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The regular end: all epochs, stopped by the scheduler, failed alone, or cut off with the sweep."""

@@ -1,4 +1,4 @@
-"""The commands of the search: `infosam sweep | calibrate | demo | ui | champions`. Heavy imports wait until needed."""
+"""The commands of the search: `infosam sweep | calibrate | demo | ui | report | champions`. Heavy imports come late."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from infosam.config import read_yaml
 from infosam.errors import UserError
 from tune.calibrate import CALIBRATE_HELP, calibrate
 from tune.champions.commands import champions_app
-from tune.config import SweepConfig, load_sweep_config, parse_sweep_config
+from tune.config import SweepConfig, load_sweep_configs, parse_sweep_configs
 from tune.console import wide_console
 from tune.default_command import DEFAULT, WithDefault
 from tune.home import Home, find_home
 from tune.prune import prune_command
+from tune.report.command import REPORT_HELP, report_command
 from tune.sweep_init import INIT_HELP, init
 from tune.sync import sync
 
@@ -32,9 +33,10 @@ DEMO_DOMAIN = "spores"
 DEMO_SEED = 0
 DEMO_IMAGES = {"train": 32, "val": 16, "test": 16}
 
-SWEEP_HELP = """Search for the best adapter of a domain.
+SWEEP_HELP = """Search for the best adapter of a domain, or of several at once.
 
-CONFIG is a YAML file; `infosam sweep default data=DIR` uses the defaults. Settings after it change single keys:
+CONFIG is a YAML file; `infosam sweep default data=DIR` uses the defaults, and with `domains=[DIR1,DIR2]` in place of
+`data=DIR` there is a sweep for each domain, on the same workers. Settings after CONFIG change single keys:
 `search.trials=32`, `run.train.epochs=20`, `space.optim.lr={log_uniform: [1e-4, 1e-2]}`.
 
 Trials run on Ray: on this machine, or on the cluster that RAY_ADDRESS names. Each is recorded in MLflow. The best
@@ -43,6 +45,7 @@ the trivial baselines and the champion so far.
 
 Ctrl-C ends it with what was found so far. `infosam sweep --resume NAME` goes on with a sweep that was cut off, or whose
 machine died: finished trials are kept, the others go on from their checkpoints. Only `resources.*` may change then.
+Sweeps of several domains have a NAME together, and each one of its own.
 
 `infosam sweep init` writes a CONFIG file by asking; all options are at `infosam sweep run --help`.
 
@@ -59,6 +62,7 @@ def register(app: typer.Typer) -> None:
     app.command("demo", rich_help_panel="Use")(demo)
     app.command("ui", rich_help_panel="Use")(ui)
     app.add_typer(champions_app, name="champions", rich_help_panel="Use")
+    app.command("report", help=REPORT_HELP, rich_help_panel="Use")(report_command)
     app.command("prune", rich_help_panel="Use")(prune_command)
     app.command("sync", rich_help_panel="Use")(sync)
 
@@ -84,7 +88,7 @@ def sweep(
         return
     if config is None:
         raise UserError("name the YAML file of a sweep, or `default`: infosam sweep default data=DIR")
-    settings = named_config(config, overrides or [])
+    settings = named_configs(config, overrides or [])
     if dry_run:
         plan(settings, verbose=_verbose(context))
     else:
@@ -102,7 +106,7 @@ def demo(
     settings: dict[str, Any] = read_yaml(shipped("demo"))
     settings["data"] = str(make_demo_data(find_home(), wide_console()))
     settings["resources"]["cpus_per_worker"] = min(os.cpu_count() or 1, settings["resources"]["cpus_per_worker"])
-    run(parse_sweep_config(settings, overrides or [], source="demo"), verbose=_verbose(context))
+    run(parse_sweep_configs(settings, overrides or [], source="demo"), verbose=_verbose(context))
 
 
 def ui(
@@ -139,39 +143,46 @@ def ui_arguments(home: Home, port: int) -> list[str]:
     ]
 
 
-def plan(config: SweepConfig, *, verbose: bool = False, address: str | None = None) -> None:
-    """Prints what a sweep would do and take. Raises as `tune.dry_run.dry_run`."""
+def plan(configs: Sequence[SweepConfig], *, verbose: bool = False, address: str | None = None) -> None:
+    """Prints what the sweeps of a file would do and take. Raises as `tune.dry_run.dry_run`."""
     from tune.dry_run import dry_run
 
-    dry_run(config, home=find_home(), console=wide_console(), address=address, verbose=verbose)
+    dry_run(configs, home=find_home(), console=wide_console(), address=address, verbose=verbose)
 
 
-def run(config: SweepConfig, *, verbose: bool = False, address: str | None = None) -> SweepOutcome:
-    """Runs a sweep and prints its result. Raises as `run_sweep`; ends with 130 after Ctrl-C."""
-    from tune.runner import run_sweep
-
-    console = wide_console()
-    return _shown(run_sweep(config, home=find_home(), console=console, address=address, verbose=verbose), console)
-
-
-def resume(name: str, overrides: Sequence[str], *, verbose: bool = False, address: str | None = None) -> SweepOutcome:
-    """Goes on with a sweep and prints its result. Raises as `resume_sweep`; ends with 130 after Ctrl-C."""
-    from tune.runner import resume_sweep
+def run(configs: Sequence[SweepConfig], *, verbose: bool = False, address: str | None = None) -> None:
+    """Runs the sweeps of a file and prints their results. Raises as `tune.runner.run_sweeps`, and SweepFailed if one of
+    them found nothing; ends with 130 after Ctrl-C."""
+    from tune.runner import run_sweeps
 
     console = wide_console()
-    outcome = resume_sweep(
+    _show(run_sweeps(configs, home=find_home(), console=console, address=address, verbose=verbose), console)
+
+
+def resume(name: str, overrides: Sequence[str], *, verbose: bool = False, address: str | None = None) -> None:
+    """Goes on with a sweep, or those of a group, and prints the results. Raises and ends as `run`."""
+    from tune.runner import resume_sweeps
+
+    console = wide_console()
+    outcomes = resume_sweeps(
         name, home=find_home(), console=console, overrides=overrides, address=address, verbose=verbose
     )
-    return _shown(outcome, console)
+    _show(outcomes, console)
 
 
-def _shown(outcome: SweepOutcome, console: Console) -> SweepOutcome:
-    from tune.results import show_outcome
+def _show(outcomes: Sequence[SweepOutcome], console: Console) -> None:
+    from tune.results import show_domains, show_outcome
+    from tune.runner import SweepFailed
 
-    show_outcome(console, outcome)
-    if outcome.interrupted:
+    failures = [outcome.failure for outcome in outcomes if outcome.failure]
+    if len(outcomes) > 1:
+        show_domains(console, outcomes)
+    elif not failures:
+        show_outcome(console, outcomes[0])
+    if any(outcome.interrupted for outcome in outcomes):
         raise typer.Exit(EXIT_INTERRUPTED)
-    return outcome
+    if failures:
+        raise SweepFailed("; ".join(failures))
 
 
 def make_demo_data(home: Home, console: Console) -> Path:
@@ -188,10 +199,10 @@ def make_demo_data(home: Home, console: Console) -> Path:
     return out
 
 
-def named_config(name: str, overrides: Sequence[str]) -> SweepConfig:
-    """The sweep that CONFIG on the command line names, a file or `default`. Raises ConfigError."""
+def named_configs(name: str, overrides: Sequence[str]) -> list[SweepConfig]:
+    """The sweeps that CONFIG on the command line names, a file or `default`. Raises ConfigError."""
     path = shipped("default") if name == "default" and not Path(name).exists() else Path(name)
-    return load_sweep_config(path, overrides)
+    return load_sweep_configs(path, overrides)
 
 
 def shipped(name: str) -> Path:

@@ -1,10 +1,12 @@
-"""`infosam sweep --dry-run`: all is checked, one worker takes a step, and the plan is printed. Nothing is kept."""
+"""`infosam sweep --dry-run`: all is checked, one worker takes steps on each domain, and the plan is printed.
+
+Nothing is kept."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +18,9 @@ from infosam.errors import UserError
 from infosam.sam.weights import weights_path
 from tune.config import SchedulerConfig, SweepConfig
 from tune.footprint import Footprint
+from tune.group import draft_group
 from tune.home import Home
-from tune.plan import SweepPlan, draft_plan
+from tune.plan import SweepPlan
 from tune.position import without_password
 from tune.probe import Measured, Setting, TooLarge, probe
 from tune.resources import SETTINGS, cluster_nodes, count_slots, environment, ray_session
@@ -53,11 +56,15 @@ class DryRun:
         return self.config.run.train.epochs * cost.epoch_s + first
 
     @property
-    def search_s(self) -> float:
-        """The search, from the start of its workers to the end of its last trial."""
+    def work_s(self) -> float:
+        """What all trials of the search take together, one after the other."""
         share = self.epochs / self.config.run.train.epochs
-        work = self.config.search.trials * share * self.full_trial_s / self.slots
-        return self.measured.load_s + max(self.full_trial_s, work)
+        return self.config.search.trials * share * self.full_trial_s
+
+    @property
+    def search_s(self) -> float:
+        """The search, from the start of its workers to the end of its last trial, with all slots for itself."""
+        return joint_search_s([self])
 
     @property
     def finals_s(self) -> float:
@@ -71,40 +78,55 @@ class DryRun:
         """GPUs reserved by trials times hours."""
         resources = self.config.resources
         gpus = resources.gpus_per_worker * resources.workers_per_trial
-        trials_s = self.config.search.trials * self.epochs / self.config.run.train.epochs * self.full_trial_s
-        return gpus * (trials_s + self.config.final.active * self.config.final.trials * self.full_trial_s) / 3600
+        return gpus * (self.work_s + self.config.final.active * self.config.final.trials * self.full_trial_s) / 3600
 
 
 def dry_run(
-    config: SweepConfig, *, home: Home, console: Console, address: str | None = None, verbose: bool = False
-) -> DryRun:
-    """Checks a sweep, takes steps of its largest configuration on one worker, and prints what the sweep will take.
+    configs: Sequence[SweepConfig], *, home: Home, console: Console, address: str | None = None, verbose: bool = False
+) -> list[DryRun]:
+    """Checks the sweeps of a file, takes steps of the largest configuration on the images of each, on one worker, and
+    prints what the sweeps will take.
 
     Raises UserError for anything a sweep would be refused for, ProbeFailed where the steps could not be taken."""
-    plan = draft_plan(config, home)
+    plans = draft_group(configs, home)
+    config, uri = configs[0], plans[0].tracking_uri
     weights_path(config.run.model)
-    _check_writable(plan.folder.parent)
-    for note in plan.notes:
-        console.print(note, soft_wrap=True, highlight=False)
+    _check_writable(plans[0].folder.parent)
+    for plan in plans:
+        for note in plan.notes:
+            console.print(f"{plan.domain}: {note}" if len(plans) > 1 else note, soft_wrap=True, highlight=False)
     with environment(SETTINGS | CLIENT_SETTINGS):
-        check_answers(plan.tracking_uri)
+        check_answers(uri)
         point = largest_point(config)
         with ray_session(address, verbose=verbose):
             nodes = cluster_nodes()
-            check_store(plan.tracking_uri, nodes=len(nodes))
-            slots = count_slots(config.resources, nodes, config.search.trials)
-            console.print("Measuring the largest configuration on one worker", style="dim")
-            found = probe(setting_of(plan, configured(config.run, point)))
+            check_store(uri, nodes=len(nodes))
+            slots = count_slots(config.resources, nodes, sum(plan.config.search.trials for plan in plans))
+            results = [_measured(plan, point, slots, console) for plan in plans]
+    for result in results:
+        console.print(plan_table(result))
+    if len(results) > 1:
+        console.print(total_table(results))
+    for line in remarks(results):
+        console.print(line, soft_wrap=True, highlight=False)
+    return results
+
+
+def _measured(plan: SweepPlan, point: Point, slots: int, console: Console) -> DryRun:
+    console.print(f"Measuring the largest configuration on one worker: {plan.domain}", style="dim")
+    found = probe(setting_of(plan, configured(plan.config.run, point)))
     if isinstance(found, TooLarge):
         raise UserError(
             f"run: a step of the largest configuration ({describe_point(point)}) does not fit into what one worker "
             f"gets (resources.*_per_worker): {found.reason}; `infosam calibrate` finds what fits"
         )
-    result = DryRun(config=plan.config, tracking_uri=plan.tracking_uri, point=point, slots=slots, measured=found[0])
-    console.print(plan_table(result))
-    for line in remarks(result):
-        console.print(line, soft_wrap=True, highlight=False)
-    return result
+    return DryRun(config=plan.config, tracking_uri=plan.tracking_uri, point=point, slots=slots, measured=found[0])
+
+
+def joint_search_s(results: Sequence[DryRun]) -> float:
+    """The search of sweeps that share their slots, from the start of the workers to the end of the last trial."""
+    work_s = sum(result.work_s for result in results) / results[0].slots
+    return max(result.measured.load_s for result in results) + max(work_s, *(one.full_trial_s for one in results))
 
 
 def setting_of(plan: SweepPlan, run: RunConfig) -> Setting:
@@ -185,13 +207,32 @@ def plan_table(result: DryRun) -> Table:
     return table
 
 
-def remarks(result: DryRun) -> list[str]:
+def total_table(results: Sequence[DryRun]) -> Table:
+    """What the sweeps of several domains take together, on the slots that they share."""
+    domains = ", ".join(str(result.config.domain) for result in results)
+    table = Table(title=f"All together: {domains}", title_justify="left", show_header=False)
+    table.add_column("what")
+    table.add_column("how much", overflow="fold")
+    finals_s = sum(result.finals_s for result in results)
+    trials = sum(result.config.search.trials for result in results)
+    finals = sum(result.config.final.trials for result in results if result.config.final.active)
+    table.add_row("trials", f"{trials}" + (f"; then {finals} repeats and twins" if finals else ""))
+    table.add_row("at a time", f"{results[0].slots}, of the domains in turn")
+    table.add_row("estimated time", _duration(joint_search_s(results) + finals_s))
+    table.add_row("GPU-hours", f"{sum(result.gpu_hours for result in results):.2f}")
+    return table
+
+
+def remarks(results: Sequence[DryRun]) -> list[str]:
     """What the plan does not say by itself."""
-    budget, hours = result.config.budget, result.search_s / 3600
     lines = []
-    for name, bound, needed in (("hours", budget.hours, hours), ("gpu_hours", budget.gpu_hours, result.gpu_hours)):
-        if bound is not None and bound < needed:
-            lines.append(f"[yellow]budget.{name} = {bound:g} ends the search before all trials[/]")
+    hours = joint_search_s(results) / 3600  # of each: all of them run all the time
+    for result in results:
+        budget, whose = result.config.budget, f" of {result.config.domain}" if len(results) > 1 else ""
+        for name, bound, needed in (("hours", budget.hours, hours), ("gpu_hours", budget.gpu_hours, result.gpu_hours)):
+            if bound is not None and bound < needed:
+                lines.append(f"[yellow]budget.{name} = {bound:g} ends the search{whose} before all trials[/]")
+    result = results[0]
     if result.config.scheduler.kind == "median" or result.config.scheduler.plateau_epochs:
         lines.append("Trials may be stopped earlier than that, so the time is an upper bound.")
     lines.append(

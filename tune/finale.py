@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +9,10 @@ from rich.console import Console
 
 from infosam.errors import UserError
 from tune.champions.contest import Contest
-from tune.champions.lookup import digest_of
 from tune.champions.promotion import Challenger, Promotion, promote
 from tune.events import Listener, PromotionDecided, ScoredOnTest, State, StopReason, SweepEnded
 from tune.finals_report import finals_metrics
+from tune.kept_scores import TEST_SCORES, save_scores, scores_of
 from tune.note import note
 from tune.plan import SweepPlan
 from tune.results import SweepOutcome, draw_overlays, gains_of
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from infosam.evaluation import EvaluationTable
 
 OVERLAY = "overlay.png"
-TEST_SCORES = "test.json"
-"""Beside a bundle that was scored on the test images."""
 
 
 def crown(
@@ -85,7 +81,7 @@ def recall(outcome: SweepOutcome, plan: SweepPlan) -> None:
     if bundle.is_dir():
         outcome.bundle = bundle
         metrics = read_bundle(bundle).card["metrics"]
-        table = _kept_table(bundle)
+        table = scores_of(bundle)
         outcome.gains = gains_of(champion.best.values, metrics["zero_shot"], metrics["trivial"], table)
 
 
@@ -130,10 +126,9 @@ def _score_on_test(outcome: SweepOutcome, plan: SweepPlan, materials: Any, bundl
 
 def _test_table(plan: SweepPlan, bundle: Path, *, is_known: bool) -> EvaluationTable:
     """Scores on test, kept beside the bundle: a sweep that goes on after its end reads them and does not look again."""
-    from infosam.checkpoint import save_json
     from infosam.evaluation import evaluate_bundle
 
-    kept = _kept_table(bundle)
+    kept = scores_of(bundle)
     if kept is not None:
         return kept
     if is_known:
@@ -143,21 +138,8 @@ def _test_table(plan: SweepPlan, bundle: Path, *, is_known: bool) -> EvaluationT
         )
     checkpoint = plan.config.run.model.checkpoint
     table = evaluate_bundle(bundle, plan.config.data, "test", device=plan.device, checkpoint=checkpoint)
-    rows = [dataclasses.asdict(row) for row in table.rows]
-    content = {"bundle": digest_of(bundle), "protocol": table.protocol, "rows": rows}
-    save_json(content, bundle.with_name(TEST_SCORES))
+    save_scores(table, bundle)
     return table
-
-
-def _kept_table(bundle: Path) -> EvaluationTable | None:
-    """What was scored before, of exactly this bundle."""
-    from infosam.evaluation import EvaluationRow, EvaluationTable
-
-    file = bundle.with_name(TEST_SCORES)
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    if found is None or found["bundle"] != digest_of(bundle):
-        return None
-    return EvaluationTable(found["protocol"], [EvaluationRow(**row) for row in found["rows"]], {})
 
 
 def _promote(

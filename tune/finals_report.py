@@ -9,6 +9,7 @@ from rich.table import Table
 from tune.finals import FinalResult, PairedGain, Repeated
 from tune.terminal import describe_value
 
+CONFIGURATION_HEADINGS = ("configuration of", "searched values", "mean", "sd", "seeds", "each seed")
 NOT_CALLED_A_GAIN = "the interval holds 0, so these seeds do not show that the terms help or harm"
 
 
@@ -16,33 +17,32 @@ def finals_table(result: FinalResult) -> Table:
     """The configurations by their mean over seeds, and the winner's twin last."""
     title = f"Repeats: validation Dice over seeds; {result.challenger.trial_id} has the winner's median"
     table = Table(title=title, title_justify="left")
-    table.add_column("configuration of")
-    table.add_column("searched values", overflow="fold")
-    for name in ("mean", "sd", "seeds", "each seed"):
+    for name in CONFIGURATION_HEADINGS[:2]:
+        table.add_column(name, overflow="fold")
+    for name in CONFIGURATION_HEADINGS[2:]:
         table.add_column(name, justify="right")
-    for one in result.ranking:
-        table.add_row(one.origin, _values(one), *_figures(one))
-    if result.twin is not None:
-        table.add_row(f"twin of {result.twin.origin}", "the same without information terms", *_figures(result.twin))
+    for row in configuration_rows(result):
+        table.add_row(*row)
     return table
 
 
 def finals_note(result: FinalResult) -> list[str]:
     """Lines of Markdown for the parent run's description."""
-    lines = [
-        "",
-        "### Repeats over seeds",
-        "",
-        "| configuration of | values | mean | sd | seeds | each seed |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [f"| {one.origin} | {_values(one)} | {' | '.join(_figures(one))} |" for one in result.ranking]
-    if result.twin is not None:
-        lines.append(f"| twin of {result.twin.origin} | no information terms | {' | '.join(_figures(result.twin))} |")
+    lines = ["", "### Repeats over seeds", "", f"| {' | '.join(CONFIGURATION_HEADINGS)} |"]
+    lines.append("|" + "---|" * len(CONFIGURATION_HEADINGS))
+    lines += [f"| {' | '.join(row)} |" for row in configuration_rows(result)]
     lines += ["", f"Validation Dice; {result.challenger.trial_id} has the winner's median and stands for it."]
     if (gain := describe_gain(result)) is not None:
         lines += ["", f"**What the information terms gave**: {gain}"]
     return lines
+
+
+def configuration_rows(result: FinalResult) -> list[list[str]]:
+    """One row for each configuration, best first, the winner's twin last; columns: CONFIGURATION_HEADINGS."""
+    rows = [[one.origin, _values(one), *_figures(one)] for one in result.ranking]
+    if result.twin is not None:
+        rows.append([f"twin of {result.twin.origin}", "the same without information terms", *_figures(result.twin)])
+    return rows
 
 
 def describe_gain(result: FinalResult) -> str | None:

@@ -33,7 +33,15 @@ class NoopMaterials:
     base_sha256: str = "0" * 64
 
 
-def load_materials(model: ModelConfig, data: Path, *, device: str = "auto", baselines: bool = True) -> NoopMaterials:
+def load_materials(
+    model: ModelConfig,
+    data: Path,
+    *,
+    device: str = "auto",
+    baselines: bool = True,
+    stores: Path | None = None,
+    like: NoopMaterials | None = None,
+) -> NoopMaterials:
     """Loads nothing."""
     return NoopMaterials()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from infosam.data.card import read_card
 from infosam.errors import ConfigError, UserError
 from tune.config import SweepConfig
 from tune.footprint import check_constraints
@@ -34,6 +35,7 @@ class SweepPlan:
     folder: Path
     home: Home
     training: str
+    group: str | None = None  # of the sweeps it shares slots with
     notes: Sequence[str] = ()  # what was settled for the user, and is to be said
 
     @property
@@ -46,6 +48,12 @@ class SweepPlan:
         """Where training happens; without a reserved GPU that is the processor, whatever the machine has."""
         run, resources = self.config.run, self.config.resources
         return "cpu" if run.train.device == "auto" and not resources.gpus_per_worker else run.train.device
+
+    @property
+    def stores(self) -> Path | None:
+        """Folder of what the trials of a machine share; each machine has its part of it. None: they share nothing."""
+        stores = self.config.resources.stores
+        return (stores.folder or self.home.encodings).absolute() if stores.build else None
 
     @property
     def settings(self) -> str:
@@ -69,18 +77,24 @@ class SweepPlan:
 
 def make_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> SweepPlan:
     """Looks at the dataset's card and makes the sweep's folder. Raises UserError."""
-    draft = draft_plan(config, home, training)
-    sweep_id, folder = _make_folder(draft.sweep_id, draft.folder.parent)
+    return settled(draft_plan(config, home, training))
+
+
+def settled(draft: SweepPlan) -> SweepPlan:
+    """A drafted sweep with its folder, and the name that this got. Raises UserError."""
+    sweep_id, folder = make_folder(draft.sweep_id, draft.folder.parent)
     named = draft.config.model_copy(update={"name": sweep_id})
     plan = replace(draft, config=named, sweep_id=sweep_id, folder=folder)
-    write_settings(plan)
+    try:
+        write_whole(folder / SETTINGS_FILE, plan.settings)
+    except UserError:
+        discard(folder)
+        raise
     return plan
 
 
 def draft_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> SweepPlan:
     """As `make_plan` with nothing on disk yet; a name that is taken gets its number there."""
-    from infosam.data.schema import read_card  # pyarrow, which `--help` need not wait for
-
     card = read_card(config.data)  # the images are checked where they are loaded, while Ray starts
     if config.domain not in (None, card.domain):
         raise ConfigError(
@@ -109,21 +123,19 @@ def draft_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> Swe
     )
 
 
-def write_settings(plan: SweepPlan) -> None:
-    """Writes the configuration into the sweep's folder, so that a reader never sees half of it. Raises UserError."""
-    path = plan.folder / SETTINGS_FILE
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that a reader never sees half of it. Raises UserError."""
     temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_text(plan.settings, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        discard(plan)
         raise UserError(f"{path}: cannot be written: {error}; set storage or INFOSAM_HOME") from error
 
 
-def discard(plan: SweepPlan) -> None:
-    """Removes the folder of a sweep that was refused before its first trial."""
-    shutil.rmtree(plan.folder, ignore_errors=True)
+def discard(folder: Path) -> None:
+    """Removes the folder of what was refused before its first trial."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _pinned(config: SweepConfig, domain: str, sweep_id: str) -> SweepConfig:
@@ -135,7 +147,7 @@ def _pinned(config: SweepConfig, domain: str, sweep_id: str) -> SweepConfig:
     return config.model_copy(update={"domain": domain, "name": sweep_id, "data": config.data.absolute(), "run": run})
 
 
-def _make_folder(name: str, parent: Path) -> tuple[str, Path]:
+def make_folder(name: str, parent: Path) -> tuple[str, Path]:
     """A new folder for a sweep of that name; a taken name gets the next number, so that sweeps never mix."""
     try:
         parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from infosam.errors import UserError
 from tune.champions.registry import RegistryUnreachable, exists, open_registry
 from tune.console import wide_console
 from tune.event_log import NAME, EventLog, is_written
+from tune.group import GROUP_FILE, member_folders
 from tune.home import Home, find_home
 from tune.ledger import Ledger
 
@@ -131,8 +132,12 @@ def prune(home: Home, rule: Rule, *, sweeps: Path | None = None, remove: bool = 
             kept[log.parent.name] = str(reason)
         else:
             removals += found
+    found = list(_of_groups(sweeps or home.sweeps, rule, oldest, removals))
+    if remove:
+        _carry_out(found)
+    removals += found
     if Kind.caches in rule.kinds:
-        found = list(_of_caches(home, oldest, registries))
+        found = [*_of_caches(home, oldest, registries), *_of_stores(home, oldest)]
         if remove:
             _carry_out(found)
         removals += found
@@ -185,6 +190,23 @@ def _of_sweep(log: Path, rule: Rule, home: Home, registries: _Registries, *, new
         yield from _files(Kind.bundles, name, [trial / "bundle" for trial in trials if trial.name not in chosen])
 
 
+def _of_groups(sweeps: Path, rule: Rule, oldest: float, removals: Sequence[Removal]) -> Iterator[Removal]:
+    """What sweeps that shared their slots left together, see `tune.group`; all of it once none of them is there."""
+    gone = {path for removal in removals if removal.kind == Kind.sweeps for path in removal.paths}
+    for file in sorted(sweeps.glob(f"*/{GROUP_FILE}")):
+        with contextlib.suppress(UserError):  # edited by hand: not ours to judge
+            left = [folder / NAME for folder in member_folders(file) if folder.is_dir() and folder not in gone]
+            if not left and Kind.sweeps in rule.kinds:
+                yield from _files(Kind.sweeps, file.parent.name, [file.parent])
+            elif Kind.checkpoints in rule.kinds and all(_is_idle(log, oldest) for log in left):
+                scratch = [path for pattern in SCRATCH for path in file.parent.glob(pattern) if path.is_dir()]
+                yield from _files(Kind.checkpoints, file.parent.name, scratch)
+
+
+def _is_idle(log: Path, oldest: float) -> bool:
+    return log.is_file() and log.stat().st_mtime <= oldest and not is_written(log)
+
+
 def _of_caches(home: Home, oldest: float, registries: _Registries) -> Iterator[Removal]:
     """Fetched bundles named after their card's digest, see `tune.champions.lookup`."""
     cached = [path for path in (home.folder / "champions").glob("*") if path.lstat().st_mtime <= oldest]
@@ -195,6 +217,16 @@ def _of_caches(home: Home, oldest: float, registries: _Registries) -> Iterator[R
         for path in sorted(cached):
             if not any(path.name.endswith(f"-{card[:16]}") for card in cards):
                 yield from _files(Kind.caches, path.name, [path])
+
+
+def _of_stores(home: Home, oldest: float) -> Iterator[Removal]:
+    """What trials shared on a machine and nobody uses any more, see `tune.encoding_stores`."""
+    for folder in sorted(path for path in home.encodings.glob("*") if path.is_dir()):
+        from infosam.tensor_store import unused  # torch, only where there is something
+
+        if paths := tuple(unused(folder, oldest)):
+            size = sum(path.stat().st_size for path in paths)
+            yield Removal(kind=Kind.caches, owner=f"{home.encodings.name}/{folder.name}", paths=paths, size=size)
 
 
 def _files(kind: Kind, owner: str, paths: Sequence[Path]) -> Iterator[Removal]:
@@ -272,7 +304,10 @@ def _carry_out(removals: Sequence[Removal]) -> None:
                 for run in removal.runs:
                     registry.client.delete_run(run)
         for path in removal.paths:
-            shutil.rmtree(path)
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def show(pruned: Pruned, *, removed: bool) -> None:

@@ -87,6 +87,11 @@ class SlotTrainer(DataParallelTrainer):
         return ray.get(controller.get_result.remote())
 
 
+def actor_of(trial: Any) -> Any:
+    """Handle of the actor that runs a trial of Tune's; None without one."""
+    return trial.temporary_state.ray_actor
+
+
 def hide_node_messages() -> None:
     """What Ray's nodes tell every driver goes to the logger `ray`, at level INFO, and not to standard output.
 

@@ -26,6 +26,9 @@ SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a configuration are relative to where the user stands
 }
 
+GROWS = "INFOSAM_CLUSTER_GROWS"
+"""Environment variable, 1 on the head of a cluster whose nodes come when trials wait for them."""
+
 
 class ClusterTooSmall(UserError):
     """The cluster can never hold the workers of one trial."""
@@ -87,13 +90,32 @@ def cluster_nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def training_machines(resources: ResourceConfig) -> dict[str, str]:
+    """Id of one live node of each machine that can hold a worker, by the machine's name, in the order of the names."""
+    import ray
+
+    nodes = {
+        node["NodeManagerHostname"]: node["NodeID"]
+        for node in ray.nodes()
+        if node["Alive"] and _bundles(resources.bundle, node["Resources"])
+    }
+    return dict(sorted(nodes.items()))
+
+
 def count_slots(resources: ResourceConfig, nodes: list[dict[str, float]], trials: int) -> int:
     """Trials to run at a time. Raises ClusterTooSmall where Ray would wait for ever.
 
-    A worker lies on one node; the workers of a trial may lie on several."""
+    A worker lies on one node; the workers of a trial may lie on several. Where nodes come with demand (GROWS), the user
+    says how many trials that shall be, and Ray waits for the nodes."""
     fitting = sum(_bundles(resources.bundle, node) for node in nodes)
     workers = resources.workers_per_trial
-    if fitting < workers:
+    grows = os.environ.get(GROWS) == "1"
+    if fitting < workers and grows and resources.slots == "auto":
+        raise ClusterTooSmall(
+            "resources.slots: nodes of this cluster come when trials wait for them, so that there is nothing to count "
+            "for `auto`; say how many trials to run at a time, such as resources.slots=8"
+        )
+    if fitting < workers and not grows:
         what = "no node can hold one worker" if not fitting else f"only {fitting} of a trial's {workers} workers fit"
         raise ClusterTooSmall(
             f"{what}: asked for {_describe(resources.bundle)} each (resources.*_per_worker, workers_per_trial), the "

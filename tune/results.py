@@ -19,6 +19,7 @@ from tune.finals_report import describe_gain, finals_table
 from tune.home import find_home
 from tune.ledger import Ledger, TrialRecord
 from tune.note import PROMPTS
+from tune.report import REPORT
 from tune.terminal import STYLES, describe_value
 from tune.tracking import TrackingResult
 
@@ -63,6 +64,8 @@ class SweepOutcome:
     unregistered: str | None = None  # why no promotion was tried
     overlay: Path | None = None
     tracking: TrackingResult | None = None
+    group: Path | None = None  # folder of the sweeps that shared its slots, if any
+    failure: str | None = None  # why nothing was found
 
     @property
     def first_error(self) -> str | None:
@@ -122,6 +125,48 @@ def show_outcome(console: Console, outcome: SweepOutcome) -> None:
         console.print(Text(f"seed {outcome.seed}; {outcome.protocol}", style="dim"), soft_wrap=True)
     for line in closing_lines(outcome):
         console.print(line, soft_wrap=True, highlight=False)
+
+
+def show_domains(console: Console, outcomes: Sequence[SweepOutcome]) -> None:
+    """Prints the results of sweeps that ran together: each in full, then a line for each in one table."""
+    for outcome in outcomes:
+        console.rule(f"{outcome.domain} (sweep {outcome.sweep_id})", align="left")
+        if outcome.failure:
+            console.print(f"[red]Failed[/]: {escape(outcome.failure)}", soft_wrap=True, highlight=False)
+        else:
+            show_outcome(console, outcome)
+    console.print(domains_table(outcomes))
+
+
+def domains_table(outcomes: Sequence[SweepOutcome]) -> Table:
+    """A line for each domain. Scores of different domains are not to be compared, only their gains."""
+    table = Table(title="All domains: Dice of the best trial with truth boxes", title_justify="left")
+    for name in ("domain", "sweep", "trials", "best trial"):
+        table.add_column(name, overflow="fold")
+    for name in ("val", "over zero-shot", "test", "over zero-shot"):
+        table.add_column(name, justify="right")
+    table.add_column("outcome")
+    for outcome in outcomes:
+        found = {gain.split: gain for gain in outcome.gains if gain.prompt == "box"}
+        scores = [
+            text
+            for gain in (found.get("val"), found.get("test"))
+            for text in ((f"{gain.adapter:.3f}", _signed(gain.adapter - gain.zero_shot)) if gain else ("-", "-"))
+        ]
+        best = outcome.champion.trial_id if outcome.champion else "-"
+        trials = str(len(outcome.ledger.ranking()))
+        table.add_row(outcome.domain, outcome.sweep_id, trials, best, *scores, _in_a_word(outcome))
+    return table
+
+
+def _in_a_word(outcome: SweepOutcome) -> str:
+    if outcome.failure:
+        return "[red]failed[/]"
+    if outcome.interrupted:
+        return "[yellow]interrupted[/]"
+    if outcome.promotion is None:
+        return "[yellow]not registered[/]"
+    return "[green]champion[/]" if outcome.promotion.promoted else "[yellow]not promoted[/]"
 
 
 def leaderboard(ledger: Ledger) -> Table:
@@ -195,6 +240,8 @@ def closing_lines(outcome: SweepOutcome) -> list[str]:
         lines.append(f"[yellow]Interrupted[/]: these are partial results; go on with {resume_command(outcome)}")
     if outcome.overlay:
         lines.append(f"Picture:       {outcome.overlay}")
+    if (page := outcome.folder / REPORT).is_file():
+        lines.append(f"Report:        {page}")
     if outcome.bundle:
         lines.append(f"Best adapter:  {outcome.bundle}")
     lines.append(f"Sweep folder:  {outcome.folder}")
@@ -205,9 +252,11 @@ def closing_lines(outcome: SweepOutcome) -> list[str]:
 
 
 def resume_command(outcome: SweepOutcome) -> str:
-    """How to go on with a sweep; one outside of the results folder is named by its path."""
-    known = outcome.folder.parent == find_home().sweeps
-    return f"infosam sweep --resume {outcome.sweep_id if known else outcome.folder}"
+    """How to go on with a sweep, and with those that shared its slots; what lies outside of the results folder is named
+    by its path."""
+    folder = outcome.group or outcome.folder
+    known = folder.parent == find_home().sweeps
+    return f"infosam sweep --resume {folder.name if known else folder}"
 
 
 def ui_command(uri: str) -> str:

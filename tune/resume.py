@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from infosam.data.card import read_card
 from infosam.errors import ConfigError, UserError
 from tune.config import SweepConfig, load_sweep_config, parse_sweep_config
 from tune.event_log import NAME
@@ -22,6 +23,8 @@ CHANGEABLE = "resources"
 """The section that may differ when a sweep goes on, perhaps on another cluster; the others decide what it finds."""
 BASE_DIGEST = "base_sha256"
 """Tag of a sweep that names its base weights."""
+GROUP = "group"
+"""Tag of a sweep that shares its slots: the name of the group."""
 
 
 def find_sweep(name: str, home: Home) -> Path:
@@ -48,8 +51,6 @@ def reopen(
         overrides: changed settings, `resources.slots=2`; only of `resources`.
 
     Raises UserError if its settings were edited since, or its data is not the same."""
-    from infosam.data.schema import read_card  # pyarrow, which `--help` need not wait for
-
     config = _settings(folder, ledger, overrides)
     assert config.name is not None
     assert config.domain is not None
@@ -68,6 +69,7 @@ def reopen(
         folder=folder,
         home=home,
         training=training,
+        group=ledger.sweep.tags.get(GROUP) if ledger.sweep else None,
     )
 
 

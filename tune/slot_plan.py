@@ -1,4 +1,4 @@
-"""What every slot of a sweep is told, and what Tune is told by a slot; imports neither torch nor Ray Train."""
+"""What every slot of a search is told, and what Tune is told by a slot; imports neither torch nor Ray Train."""
 
 from __future__ import annotations
 
@@ -12,13 +12,25 @@ from tune.events import OBJECTIVE
 from tune.space import configured
 from tune.worker import Failure, Job, Message, WorkerSetup
 
+SWEEP = "sweep"
+"""Key of a suggestion that names the sweep of a trial."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class SlotPlan:
-    """What every slot of a sweep is told."""
+class SweepJobs:
+    """What the trials of one sweep share."""
 
     folder: str  # of the sweep, shared by all nodes
     run: Mapping[str, Any]  # RunConfig before the searched values, as JSON
+    data: str  # folder of the images
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotPlan:
+    """What every slot is told of the sweeps that share it."""
+
+    folder: str  # where Ray Train keeps its own, shared by all nodes
+    sweeps: Mapping[str, SweepJobs]
     worker: WorkerSetup
     workers: int  # training processes of one trial
     bundle: Mapping[str, float]  # resources of one worker
@@ -26,13 +38,15 @@ class SlotPlan:
     max_failures: int
 
     def job(self, suggestion: Mapping[str, Any]) -> Job:
-        """The trial a searcher suggested, with keys `trial` (its id) and `values` (its point of the space)."""
-        run = configured(RunConfig.model_validate(self.run), suggestion["values"])
-        trial_id = suggestion["trial"]
+        """The trial a searcher suggested, with keys `sweep`, `trial` (its id there) and `values` (its point of the
+        space)."""
+        sweep, trial_id = self.sweeps[suggestion[SWEEP]], suggestion["trial"]
+        run = configured(RunConfig.model_validate(sweep.run), suggestion["values"])
         return Job(
             trial_id=trial_id,
             config=run.model_dump(mode="json"),
-            checkpoint_dir=str(Path(self.folder) / "trials" / trial_id / "checkpoints"),
+            checkpoint_dir=str(Path(sweep.folder) / "trials" / trial_id / "checkpoints"),
+            data=sweep.data,
         )
 
 

@@ -1,22 +1,26 @@
-"""The search itself: Ray Tune over warm slots, Optuna behind it, early stopping on the epochs we report."""
+"""The search itself: Ray Tune over warm slots, Optuna behind it, early stopping on the epochs we report.
+
+Several sweeps, one for each domain, share one run of Tune and its slots; see `tune.joint`."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.schedulers import FIFOScheduler
 
 from tune.callback import EventCallback
 from tune.event_log import NAME, read_events
 from tune.events import BudgetSpent, Listener
 from tune.finals import Finals
 from tune.footprint import Footprint
+from tune.joint import JointCallback, JointScheduler, JointSearcher, JointStopper, Lane
 from tune.ledger import Ledger
 from tune.list_searcher import ListSearcher
 from tune.plan import SweepPlan
@@ -26,8 +30,9 @@ from tune.resume import trials_left
 from tune.schedulers import make_scheduler
 from tune.searcher import OptunaSearcher
 from tune.slot import Slot, slot_resources
-from tune.slot_plan import SlotPlan
+from tune.slot_plan import SWEEP, SlotPlan, SweepJobs
 from tune.stopping import Budget, Plateau, Stopping
+from tune.watchdog import Watchdog
 from tune.worker import WorkerSetup
 
 
@@ -40,70 +45,46 @@ def never() -> bool:
     return False
 
 
-def search(
-    plan: SweepPlan,
-    *,
-    slots: int,
-    ledger: Ledger,
-    listeners: Sequence[Listener] = (),
-    stop: Callable[[], bool] = never,
-) -> bool:
-    """Runs the trials of a sweep that are left on the Ray that is connected; True if it was cut off by `stop`.
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One sweep among those that share the slots."""
+
+    plan: SweepPlan
+    ledger: Ledger  # what earlier drivers did, empty for a new sweep; it is told of all that happens
+    listeners: Sequence[Listener] = ()  # told after it, in order
+
+
+def search(parts: Sequence[Part], *, folder: Path, slots: int, stop: Callable[[], bool] = never) -> bool:
+    """Runs the trials of the sweeps that are left on the Ray that is connected; True if they were cut off by `stop`.
 
     Args:
+        folder: for what Tune and the slots write; shared by all nodes.
         slots: trials at a time, see `tune.resources.count_slots`.
-        ledger: what earlier drivers of the sweep did, empty for a new one; it is told of all that happens.
-        listeners: told after it, in order.
         stop: asked often; once it says True, trials that run are cut off and no other starts.
 
     Failed trials do not raise."""
-    left = trials_left(ledger, plan.config)
-    if not left:
-        return False
-    budget = _budget(plan)
-    plateau = Plateau(plan.config.scheduler, ledger)
-    stopping = Stopping(budget, plateau, lambda: stop() or callback.disk_full is not None)
-    searcher = _searcher(plan, ledger, budget)
-    scheduler = make_scheduler(plan.config.scheduler, plan.config.run.train.epochs)
-    if ledger.trials:
-        scheduler = RefilledScheduler(scheduler, ledger)
-    callback = EventCallback(ledger, [*listeners, budget, searcher], stopping.reason)
-    try:
-        _tuner(plan, searcher, scheduler, callback, stopping, trials=left, slots=slots, name="tune").fit()
-    finally:
-        spent = None if stop() else budget.spent()
-        callback.end_rest("budget" if spent else "user")
-        searcher.close()
-    _check_disk(plan, callback)
-    if spent and trials_left(ledger, plan.config):
-        callback.tell(BudgetSpent(what=spent))
-    return stop() or any(trial.is_open for trial in ledger.trials.values())
+    under_way: list[_Search] = []
+    asked = _asked(stop, under_way)
+    under_way += [_Search(part, asked) for part in parts if trials_left(part.ledger, part.plan.config)]
+    _run([one.lane for one in under_way], parts, folder, "tune", slots, closing=[one.close for one in under_way])
+    _check_disk(under_way, folder)
+    for one in under_way:
+        one.tell_budget()
+    # Of repeats, which come later, one may be open since an earlier driver.
+    return stop() or any(trial.is_open for part in parts for trial in part.ledger.ranking())
 
 
-def repeat(
-    plan: SweepPlan,
-    finals: Finals,
-    *,
-    slots: int,
-    ledger: Ledger,
-    listeners: Sequence[Listener] = (),
-    stop: Callable[[], bool] = never,
-) -> bool:
-    """Runs the repeats and twins that are left, each to its end, outside the study; True if it was cut off by `stop`.
+def repeat(parts: Sequence[tuple[Part, Finals]], *, folder: Path, slots: int, stop: Callable[[], bool] = never) -> bool:
+    """Runs the repeats and twins that are left, each to its end, outside the studies; True if cut off by `stop`.
 
-    Args: as for `search`; `finals` looks at the same ledger."""
-    first = finals.repeats()
-    if not first and not finals.twins():
-        return False
-    callback, searcher = EventCallback(ledger, listeners), ListSearcher(first, finals.twins)
-    try:
-        stopper = _StopAll(lambda: stop() or callback.disk_full is not None)
-        trials = finals.most_trials
-        _tuner(plan, searcher, FIFOScheduler(), callback, stopper, trials=trials, slots=slots, name="finals").fit()
-    finally:
-        callback.end_rest()
-    _check_disk(plan, callback)
-    return stop() or any(trial.is_open for trial in ledger.trials.values())
+    Args: as for `search`; each `Finals` looks at its part's ledger."""
+    under_way: list[_Finale] = []
+    asked = _asked(stop, under_way)
+    under_way += [_Finale(part, finals, asked) for part, finals in parts if finals.repeats() or finals.twins()]
+    shared = [part for part, _ in parts]
+    _run([one.lane for one in under_way], shared, folder, "finals", slots, closing=[one.close for one in under_way])
+    _check_disk(under_way, folder)
+    return stop() or any(trial.is_open for part in shared for trial in part.ledger.trials.values())
 
 
 def quiet(verbose: bool) -> None:
@@ -115,48 +96,118 @@ def quiet(verbose: bool) -> None:
         hide_node_messages()
 
 
-def _tuner(
-    plan: SweepPlan,
-    searcher: Searcher,
-    scheduler: TrialScheduler,
-    callback: EventCallback,
-    stopper: tune.Stopper,
-    *,
-    trials: int,
-    slots: int,
+class _Search:
+    """The search of one sweep: its study, its early stopping, its budget."""
+
+    def __init__(self, part: Part, asked: Callable[[], bool]) -> None:
+        plan, ledger = part.plan, part.ledger
+        self._plan, self._ledger, self._asked = plan, ledger, asked
+        self._budget = _budget(plan)
+        stopping = Stopping(self._budget, Plateau(plan.config.scheduler, ledger), asked)
+        self._searcher = _searcher(plan, ledger, self._budget)
+        self.callback = EventCallback(ledger, [*part.listeners, self._budget, self._searcher], stopping.reason)
+        scheduler = make_scheduler(plan.config.scheduler, plan.config.run.train.epochs)
+        self.lane = Lane(
+            sweep_id=plan.sweep_id,
+            searcher=self._searcher,
+            scheduler=RefilledScheduler(scheduler, ledger) if ledger.trials else scheduler,
+            callback=self.callback,
+            stopper=stopping,
+            trials=trials_left(ledger, plan.config),
+        )
+        self._spent: str | None = None
+
+    def close(self) -> None:
+        """After the run of Tune, however it ended."""
+        self._spent = None if self._asked() else self._budget.spent()
+        self.callback.end_rest("budget" if self._spent else "user")
+        self._searcher.close()
+
+    def tell_budget(self) -> None:
+        """Why there were fewer trials than wanted, if the budget is the reason."""
+        if self._spent and trials_left(self._ledger, self._plan.config):
+            self.callback.tell(BudgetSpent(what=self._spent))
+
+
+class _Finale:
+    """The repeats and twins of one sweep."""
+
+    def __init__(self, part: Part, finals: Finals, asked: Callable[[], bool]) -> None:
+        self.callback = EventCallback(part.ledger, part.listeners)
+        self.lane = Lane(
+            sweep_id=part.plan.sweep_id,
+            searcher=ListSearcher(finals.repeats(), finals.twins),
+            scheduler=FIFOScheduler(),
+            callback=self.callback,
+            stopper=_StopAll(asked),
+            trials=finals.most_trials,
+        )
+
+    def close(self) -> None:
+        """As `_Search.close`."""
+        self.callback.end_rest()
+
+
+def _asked(stop: Callable[[], bool], under_way: Sequence[_Search] | Sequence[_Finale]) -> Callable[[], bool]:
+    """Whether all are to end at once: a disk that is full for one sweep is full for the others."""
+    return lambda: stop() or any(one.callback.disk_full is not None for one in under_way)
+
+
+def _check_disk(under_way: Sequence[_Search] | Sequence[_Finale], folder: Path) -> None:
+    full = next((one.callback.disk_full for one in under_way if one.callback.disk_full is not None), None)
+    if full is not None:
+        raise DiskFull(f"{full}; make room for {folder}")
+
+
+def _run(
+    lanes: Sequence[Lane],
+    parts: Sequence[Part],
+    folder: Path,
     name: str,
-) -> tune.Tuner:
-    resources = plan.config.resources
+    slots: int,
+    *,
+    closing: Sequence[Callable[[], None]],
+) -> None:
+    """One run of Tune over these lanes; `closing` is called at its end, all of it, whatever happens."""
+    with ExitStack() as stack:
+        for close in closing:
+            stack.callback(close)
+        if lanes:
+            _tuner(lanes, [part.plan for part in parts], folder=folder, name=name, slots=slots).fit()
+
+
+def _tuner(lanes: Sequence[Lane], plans: Sequence[SweepPlan], *, folder: Path, name: str, slots: int) -> tune.Tuner:
+    resources = plans[0].config.resources  # all share them
     return tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(Slot, plan=_slot_plan(plan)),
+            tune.with_parameters(Slot, plan=_slot_plan(plans, folder)),
             slot_resources(resources.bundle, resources.workers_per_trial),
         ),
         tune_config=tune.TuneConfig(
             metric=None,
-            search_alg=searcher,
-            num_samples=trials,
+            search_alg=JointSearcher(lanes),
+            num_samples=sum(lane.trials for lane in lanes),
             max_concurrent_trials=slots,
-            scheduler=scheduler,
+            scheduler=JointScheduler(lanes),
             reuse_actors=True,
-            trial_name_creator=lambda trial: f"{plan.sweep_id}-{trial.config['trial']}",
-            trial_dirname_creator=lambda trial: trial.config["trial"],
+            trial_name_creator=_name_of,
+            trial_dirname_creator=_name_of,
         ),
         run_config=tune.RunConfig(
-            name=_unused(plan.folder, name),
-            storage_path=str(plan.folder),
-            stop=stopper,
+            name=_unused(folder, name),
+            storage_path=str(folder),
+            stop=JointStopper(lanes),
             verbose=0,
-            callbacks=[callback],
+            callbacks=[JointCallback(lanes), Watchdog(resources.step_timeout_s)],
             failure_config=tune.FailureConfig(max_failures=resources.max_failures),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
 
 
-def _check_disk(plan: SweepPlan, callback: EventCallback) -> None:
-    if callback.disk_full is not None:
-        raise DiskFull(f"{callback.disk_full}; make room for {plan.folder}")
+def _name_of(trial: Any) -> str:
+    """Of a trial among those of all its sweeps."""
+    return f"{trial.config[SWEEP]}-{trial.config['trial']}"
 
 
 def _budget(plan: SweepPlan) -> Budget:
@@ -198,19 +249,25 @@ def _unused(folder: Path, name: str) -> str:
     return f"{name}-{taken + 1}" if taken else name
 
 
-def _slot_plan(plan: SweepPlan) -> SlotPlan:
-    run, resources = plan.config.run, plan.config.resources
+def _slot_plan(plans: Sequence[SweepPlan], folder: Path) -> SlotPlan:
+    first = plans[0]
+    resources = first.config.resources
     return SlotPlan(
-        folder=str(plan.folder),
-        run=run.model_dump(mode="json"),
+        folder=str(folder),
+        sweeps={
+            plan.sweep_id: SweepJobs(
+                folder=str(plan.folder), run=plan.config.run.model_dump(mode="json"), data=str(plan.config.data)
+            )
+            for plan in plans
+        },
         worker=WorkerSetup(
-            training=plan.training,
-            model=run.model.model_dump(mode="json"),
-            data=str(plan.config.data),
-            device=plan.device,
+            training=first.training,
+            model=first.config.run.model.model_dump(mode="json"),
+            device=first.device,
             threads=max(1, int(resources.cpus_per_worker)),
             backend="cpu:gloo,cuda:nccl" if resources.gpus_per_worker >= 1 else "gloo",  # NCCL wants whole GPUs
             exchange_timeout_s=resources.step_timeout_s,
+            stores=str(first.stores) if first.stores else None,
         ),
         workers=resources.workers_per_trial,
         bundle=resources.bundle,

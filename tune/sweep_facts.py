@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import infosam
-from infosam.data.schema import read_card
+from infosam.data.card import read_card
 from tune.config import SchedulerConfig
 from tune.events import SweepStarted
 from tune.plan import SweepPlan
@@ -40,6 +40,7 @@ def sweep_started(
             "commit": source_commit(),
             "mlflow.source.name": f"infosam sweep {plan.sweep_id}",
             "mlflow.source.type": "LOCAL",
+            **({"group": plan.group} if plan.group else {}),
         },
         data={"name": card.domain, "digest": card.digest, "source": str(config.data), "counts": dict(card.counts)},
         zero_shot={**zero_shot, **_selected(zero_shot, config.run.train.select)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -12,8 +12,9 @@ import typer
 import yaml
 
 from infosam.config import Size
+from infosam.data.card import read_card
 from infosam.errors import ConfigError, UserError
-from tune.config import parse_sweep_config
+from tune.config import parse_sweep_configs
 from tune.console import wide_console
 
 SIZES = get_args(Size)
@@ -30,7 +31,9 @@ _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w.]+):(?P<space> *)(?P<value>[^#\n]
 
 def init(
     file: Annotated[Path, typer.Argument(metavar="[FILE]", help="Where to write it.")] = Path("sweep.yaml"),
-    data: Annotated[Path | None, typer.Option(help="Folder made by `infosam data import`.")] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Folder made by `infosam data import`; once for each domain.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help=f"SAM to adapt: {', '.join(SIZES)}.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights file of vit_b, vit_l or vit_h.")] = None,
     trials: Annotated[int | None, typer.Option(help="Configurations to try.")] = None,
@@ -49,15 +52,13 @@ def init(
         answer: Answer = typer.prompt(question, default=default)
         return answer
 
-    folder = ask("Folder of your images, made by `infosam data import`", data, Path("data/my-images"))
-    from infosam.data.schema import read_card  # pyarrow, which `--help` need not wait for
-
-    card = read_card(folder)
+    question = "Folder of your images, made by `infosam data import` (several domains: commas between)"
+    folders = data or [Path(part.strip()) for part in ask(question, None, "data/my-images").split(",")]
+    domains = [read_card(folder).domain for folder in folders]
     size = ask(f"SAM to adapt ({', '.join(SIZES)})", model, OWN_WEIGHTS)
     weights = None if size == OWN_WEIGHTS else ask(f"Weights file of {size}", checkpoint, Path(f"sam_{size}.pth"))
     length = ask("Epochs of each", epochs, 10)
     answers = {
-        "data": str(folder),
         "run.model.name": size,
         "run.model.checkpoint": None if weights is None else str(weights),
         "search.trials": ask("Configurations to try", trials, 16),
@@ -66,17 +67,25 @@ def init(
         "budget.hours": ask("Hours the search may take (0: no limit)", hours, 0.0) or None,
         "resources.gpus_per_worker": ask("GPUs for each trial (0: train on the processor)", gpus, 0.0),
     }
-    text = filled(_shipped(), answers)
-    parse_sweep_config(yaml.safe_load(text), [], source=str(file))
+    text = filled(*_over(folders, answers))
+    parse_sweep_configs(yaml.safe_load(text), [], source=str(file))
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{file}: cannot be written: {error}") from error
     wide_console().print(
-        f"{file}: a sweep over {card.domain} ({folder}). Look it over, then: infosam sweep {file}",
+        f"{file}: over {', '.join(domains)} ({', '.join(map(str, folders))}). Look it over, then: infosam sweep {file}",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _over(folders: Sequence[Path], answers: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The shipped file and the answers to fill in; over several domains `domains` stands in it instead of `data`."""
+    if len(folders) == 1:
+        return _shipped(), {"data": str(folders[0]), **answers}
+    text = _shipped().replace("\ndata:", "\n# data:").replace("\n# domains:", "\ndomains:")
+    return text, {"domains": [str(folder) for folder in folders], **answers}
 
 
 def filled(text: str, answers: Mapping[str, Any]) -> str:
@@ -101,7 +110,7 @@ def filled(text: str, answers: Mapping[str, Any]) -> str:
 
 def _with_value(line: str, match: re.Match[str], value: Any) -> str:
     """The line with another value, its comment in the same column if there is room."""
-    written = str(yaml.safe_dump(value)).removesuffix("\n").removesuffix("\n...")
+    written = str(yaml.safe_dump(value, default_flow_style=True, width=10_000)).removesuffix("\n").removesuffix("\n...")
     start = f"{match['indent']}{match['key']}: {written}"
     if not match["comment"]:
         return start

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tune.config import SweepConfig, default_space
+from tune.config import DomainsConfig, SweepConfig, default_space
 from tune.config.search import NOT_OFFERED, PAIRS
 from tune.space import KINDS
 
@@ -33,6 +33,13 @@ running that file repeats the sweep.
 *Made by `python -m tune.sweep_reference` from the configuration's own docstrings; a test keeps it current.*
 """
 
+DOMAINS = """\
+## Several domains
+
+A file may name several domains, and `infosam sweep default domains=[DIR1,DIR2]` does so on the command line;
+[several-domains.md](several-domains.md) says what is shared and how such sweeps go on.
+"""
+
 SPACE = """\
 Each entry of `space` is a dotted path below `run`, such as `optim.lr`, with one of the distributions below. A path
 that only some trials have says `when`. Default:
@@ -45,6 +52,7 @@ that only some trials have says `when`. Default:
 def sweep_reference() -> str:
     """The whole page, in Markdown."""
     parts = [OPENING, "## Top level\n", _prose(SweepConfig), _table(SweepConfig)]
+    parts += [DOMAINS, _prose(DomainsConfig), _table(DomainsConfig)]
     parts += _sections(SweepConfig, "")
     parts += ["## space\n", SPACE.format(default=_space())]
     for name, model in KINDS.items():

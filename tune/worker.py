@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from infosam.config import ModelConfig, RunConfig
 from infosam.errors import Diverged
 from tune.events import OBJECTIVE
+from tune.home import of_this_machine
 from tune.telemetry import Meter
 
 MEMORY_ADVICE = (
@@ -46,8 +47,20 @@ class EpochLike(Protocol):
 class TrainingEntry(Protocol):
     """The functions of a training module; `infosam.training` is the real one, `tune.noop` one that only counts."""
 
-    def load_materials(self, model: ModelConfig, data: Path, *, device: str, baselines: bool) -> Any:
-        """What all trials of a process share."""
+    def load_materials(
+        self,
+        model: ModelConfig,
+        data: Path,
+        *,
+        device: str,
+        baselines: bool,
+        stores: Path | None = None,
+        like: Any = None,
+    ) -> Any:
+        """What all trials of a process on `data` share.
+
+        `stores`: folder of what the processes of this machine share; `like`: materials of other data, for the same
+        model and device, whose frozen models are taken over."""
 
     def train(self, config: RunConfig, materials: Any, *, checkpoint_dir: Path | None) -> Iterator[EpochLike]:
         """One report per epoch; goes on from the last checkpoint in `checkpoint_dir` by itself.
@@ -62,6 +75,7 @@ class Job:
     trial_id: str
     config: Mapping[str, Any]  # a RunConfig as JSON
     checkpoint_dir: str
+    data: str  # folder of the images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +116,11 @@ class WorkerSetup:
 
     training: str  # module with the functions of TrainingEntry
     model: Mapping[str, Any]  # a ModelConfig as JSON
-    data: str
     device: str
     threads: int
     backend: str  # of torch.distributed, where a trial has several processes
     exchange_timeout_s: float  # longest wait for another process
+    stores: str | None = None  # folder of `tune.encoding_stores`; None: each process keeps its own in memory
 
 
 def training_entry(module: str) -> TrainingEntry:
@@ -120,18 +134,20 @@ def work(loop_config: Mapping[str, Any]) -> None:
 
     setup: WorkerSetup = loop_config["setup"]
     team = Team(loop_config["feed"], backend=setup.backend, timeout_s=setup.exchange_timeout_s)
-    materials: Any = None
+    materials: dict[str, Any] = {}  # of each domain that had a trial here, by the folder of its images
     # The first trial is taken before loading, so that a failure to load is reported as that trial's.
     while (job := team.next_job()) is not None:
         try:
             entry = training_entry(setup.training)
             team.link()
-            if materials is None:
-                materials = _load(entry, setup)
+            if job.data not in materials:
+                materials[job.data] = _load(entry, setup, job.data, like=next(iter(materials.values()), None))
         except Exception as error:  # noqa: BLE001 - the slot must learn why, whatever it was
-            team.agree(failure_of(error, fatal=True))
-            return
-        with contextlib.closing(messages(job, entry, materials)) as stream:
+            team.agree(failure_of(error, fatal=not materials))  # with others loaded, the fault is the domain's
+            if not materials:
+                return
+            continue
+        with contextlib.closing(messages(job, entry, materials[job.data])) as stream:
             for message in stream:
                 if not team.agree(message):
                     break
@@ -180,13 +196,14 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return named or "can't allocate memory" in str(error)
 
 
-def _load(entry: TrainingEntry, setup: WorkerSetup) -> Any:
+def _load(entry: TrainingEntry, setup: WorkerSetup, data: str, *, like: Any) -> Any:
     if "torch" in sys.modules:  # a training without torch must not pay for importing it
         import torch
 
         torch.set_num_threads(setup.threads)
     model = ModelConfig.model_validate(setup.model)
-    return entry.load_materials(model, Path(setup.data), device=setup.device, baselines=False)
+    stores = None if setup.stores is None else of_this_machine(Path(setup.stores))
+    return entry.load_materials(model, Path(data), device=setup.device, baselines=False, stores=stores, like=like)
 
 
 def _report(epoch: EpochLike, meter: Meter, *, completed: bool) -> Report:

@@ -8,7 +8,7 @@ from infosam.cli import main
 from tune import runner
 
 if __name__ == "__main__":
-    for command in (runner.run_sweep, runner.resume_sweep):
+    for command in (runner.run_sweeps, runner.resume_sweeps):
         assert command.__kwdefaults__ is not None
         command.__kwdefaults__["training"] = sys.argv[1]
     main(sys.argv[2:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from processes import processes_of
 from ray.cluster_utils import Cluster
 from rich.console import Console
 from sweep_check import check_resources, check_sweep, lasting_rows, rows
@@ -22,6 +22,7 @@ from tune.events import EpochReported, Event, TrialStarted
 from tune.home import Home
 from tune.ledger import Ledger
 from tune.runner import resume_sweep
+from tune.trial_ids import role_of
 
 TRAINING = "lasting_training"
 RATES = [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3]
@@ -30,6 +31,7 @@ GONE_S = 150.0
 
 Configure = Callable[..., SweepConfig]
 Spawn = Callable[..., "subprocess.Popen[str]"]
+KilledAt = Callable[..., Ledger]
 WaitFor = Callable[[Path, Callable[[Event], bool]], Event]
 
 
@@ -43,22 +45,15 @@ def starts(folder: Path) -> Counter[str]:
 
 
 def test_a_sweep_goes_on_after_its_driver_was_killed(
-    cluster: Cluster,
-    configure: Configure,
-    home: Home,
-    console: Console,
-    spawn: Spawn,
-    written: Callable[[SweepConfig], str],
-    wait_for: WaitFor,
+    configure: Configure, home: Home, console: Console, killed_at: KilledAt
 ) -> None:
     folder = home.sweeps / "square"
-    driver = spawn("sweep", written(configure(RATES)), address=cluster.address)
-    wait_for(folder, at_epoch("t0002", 2))
-    with pytest.raises(UserError, match="another process runs this sweep"):
-        resume_sweep("square", home=home, console=console, training=TRAINING)
-    driver.kill()
-    driver.wait()
-    before = Ledger.replay(folder / NAME)
+
+    def resume_too_early() -> None:
+        with pytest.raises(UserError, match="another process runs this sweep"):
+            resume_sweep("square", home=home, console=console, training=TRAINING)
+
+    before = killed_at(configure(RATES), at_epoch("t0002", 2), resume_too_early)
     assert before.end is None
     resume_sweep("square", home=home, console=console, training=TRAINING)
     ledger = check_sweep(folder, home.tracking_uri, trials=6)
@@ -77,13 +72,7 @@ def test_a_sweep_goes_on_after_its_driver_was_killed(
 
 
 def test_a_learning_search_that_stops_early_goes_on_with_what_it_knows(
-    cluster: Cluster,
-    configure: Configure,
-    home: Home,
-    console: Console,
-    spawn: Spawn,
-    written: Callable[[SweepConfig], str],
-    wait_for: WaitFor,
+    configure: Configure, home: Home, console: Console, killed_at: KilledAt
 ) -> None:
     """TPE and ASHA: as many trials as asked for, none that ended is run again, each rung has all of them."""
     folder = home.sweeps / "square"
@@ -93,17 +82,35 @@ def test_a_learning_search_that_stops_early_goes_on_with_what_it_knows(
         search={"trials": 8, "points": [], "startup_trials": 3},
         scheduler={"kind": "asha", "grace_epochs": 1},
     )
-    driver = spawn("sweep", written(config), address=cluster.address)
-    wait_for(folder, at_epoch("t0004", 1))
-    driver.kill()
-    driver.wait()
-    before = Ledger.replay(folder / NAME)
+    before = killed_at(config, at_epoch("t0004", 1))
     resume_sweep("square", home=home, console=console, training=TRAINING)
     ledger = check_sweep(folder, home.tracking_uri, trials=8)
     assert starts(folder) == Counter([*ledger.trials, *(name for name, one in before.trials.items() if not one.end)])
     found = rows(ledger)
     rates = [trial.values["optim.lr"] for trial in ledger.trials.values()]
     assert found == pytest.approx({key: lasting_rows(rates)[key] for key in found})
+    check_resources(2)
+
+
+def test_repeats_and_twins_go_on_after_the_driver_was_killed(
+    configure: Configure, home: Home, console: Console, killed_at: KilledAt
+) -> None:
+    folder = home.sweeps / "square"
+    config = configure(RATES[:2], final={"top": 2, "seeds": 3, "twin": True})
+    before = killed_at(config, at_epoch("r0000-s1", 2))
+    outcome = resume_sweep("square", home=home, console=console, training=TRAINING)
+    ledger = check_sweep(folder, home.tracking_uri, trials=2 + 4 + 3)
+    assert Counter(role_of(name) for name in ledger.trials) == {"trial": 2, "repeat": 4, "twin": 3}
+    assert {trial.end.reason for trial in ledger.trials.values() if trial.end} == {"completed"}
+    for trial in ledger.trials.values():
+        expected = {epoch: dice for (_, epoch), dice in lasting_rows([trial.values["optim.lr"]]).items()}
+        assert {epoch.epoch: epoch.values["val/dice"] for epoch in trial.epochs} == pytest.approx(expected)
+    running = [name for name, trial in before.trials.items() if not trial.end]
+    assert "r0000-s1" in running
+    assert starts(folder) == Counter([*ledger.trials, *running])
+    assert outcome.finals is not None
+    assert [one.origin for one in outcome.finals.ranking] == ["t0000", "t0001"]
+    assert outcome.champion == outcome.finals.challenger
     check_resources(2)
 
 
@@ -156,17 +163,3 @@ def test_a_second_interruption_ends_everything_at_once(
     while (left := processes_of(home)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not left
-
-
-def processes_of(home: Home) -> dict[int, str]:
-    """Living processes that were started for these results, whoever their parent is now."""
-    mark = f"INFOSAM_HOME={home.folder}".encode()
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and int(folder.name) != os.getpid():
-            try:
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-    return found

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import is_gone, slot_process
 from ray.cluster_utils import Cluster
 from rich.console import Console
 from servers import mlflow_server
 from sweep_check import check_resources, check_sweep, lasting_rows, rows
 
+from tune import watchdog
 from tune.config import SweepConfig
 from tune.events import EpochReported, Event, TrialRetried
 from tune.home import Home
@@ -24,7 +26,8 @@ from tune.runner import resume_sweep, run_sweep
 TRAINING = "lasting_training"
 RATES = [1e-3, 2e-3, 3e-3, 4e-3]
 RESTART_S = 240.0
-SLOT_TITLES = ("ray::Slot", "ray::ResourceTrainable")  # as Ray names a slot's process, idle or in a method
+STEP_S = 45.0
+"""For one epoch where processes are stopped; starting a slot must take less."""
 
 Configure = Callable[..., SweepConfig]
 WaitFor = Callable[[Path, Callable[[Event], bool]], Event]
@@ -97,6 +100,39 @@ def test_the_trial_of_a_killed_slot_goes_on_in_another(
     assert retried
 
 
+@pytest.mark.usefixtures("cluster")
+def test_processes_that_stand_still_are_noticed(
+    configure: Configure, home: Home, console: Console, once: Once, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They neither end nor answer: a training process, which its slot gives up, and a slot, which the driver does."""
+    monkeypatch.setattr(watchdog, "GRACE_S", 5.0)
+    stopped: list[int] = []
+
+    def stop(process: int) -> None:
+        os.kill(process, signal.SIGSTOP)
+        stopped.append(process)
+
+    def stop_worker(event: Event) -> None:
+        assert isinstance(event, EpochReported)
+        stop(int(event.values["worker"]))
+
+    folder, rates = home.sweeps / "square", [*RATES, 5e-3]
+    once(folder, at_epoch("t0001", 2), lambda event: stop(slot_process()))
+    once(folder, at_epoch("t0003", 2), stop_worker)
+    try:
+        resources = {"step_timeout_s": STEP_S, "max_failures": 2, "slots": 2}
+        ledger = sweep(configure(rates, resources=resources), home, console)
+        assert reasons(ledger) == ["completed"] * 5
+        assert rows(ledger) == pytest.approx(lasting_rows(rates))
+        assert len(stopped) == 2
+        assert all(is_gone(process) for process in stopped)
+    finally:
+        for process in stopped:
+            if not is_gone(process):
+                os.kill(process, signal.SIGKILL)
+    assert sum(len(trial.retries) for trial in ledger.trials.values()) == 2
+
+
 def test_neither_a_lost_node_nor_a_dead_tracking_server_costs_a_row(
     cluster: Cluster, configure: Configure, home: Home, console: Console, once: Once, wait_for: WaitFor
 ) -> None:
@@ -123,24 +159,3 @@ def test_neither_a_lost_node_nor_a_dead_tracking_server_costs_a_row(
     cluster.remove_node(node, allow_graceful=False)
     assert reasons(ledger) == ["completed"] * 6
     assert rows(ledger) == pytest.approx(lasting_rows([*RATES, 5e-3, 6e-3]))
-
-
-def slot_process() -> int:
-    """The process of a slot that runs, found by Ray's title for it and by its parents: a raylet of ours, and us."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                title = (folder / "cmdline").read_bytes().decode(errors="replace")
-                ours = parent_of(parent_of(int(folder.name))) == os.getpid()
-            except OSError:
-                continue
-            if ours and title.startswith(SLOT_TITLES):
-                return int(folder.name)
-    raise AssertionError("no slot is running")
-
-
-def parent_of(process: int) -> int:
-    """The parent's id; 0 for the first process."""
-    if process == 0:
-        return 0
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])

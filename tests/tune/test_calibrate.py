@@ -98,7 +98,7 @@ class TestLayouts:
 
     def test_the_batch_size_never_changes(self, config: SweepConfig) -> None:
         layout = Layout(trials=2, cpus=4, gpus=0.5, accumulate=4, checkpointing=True)
-        fitted = SweepConfig.model_validate(with_layout(config, layout))
+        fitted = SweepConfig.model_validate(with_layout(config.model_dump(mode="json"), layout))
         assert fitted.run.train.batch_size == config.run.train.batch_size
         assert (fitted.run.train.accumulate, fitted.run.train.checkpointing) == (4, True)
         assert (fitted.resources.cpus_per_worker, fitted.resources.gpus_per_worker) == (4, 0.5)
@@ -117,7 +117,7 @@ def test_two_processors_are_measured_and_the_sweep_is_written(
     sweep_config: SweepConfig, console: Console, infosam_home: Path, tmp_path: Path
 ) -> None:
     config = changed(sweep_config, "run.model.image_px=64")
-    best = run_calibration(config, console=console, write=tmp_path / "fitted.yaml")
+    best = run_calibration([config], console=console, write=tmp_path / "fitted.yaml")
     text = console.export_text()
     assert "Layouts of one node at batch size 2" in text
     assert f"resources.cpus_per_worker={best.cpus}" in text

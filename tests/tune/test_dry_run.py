@@ -56,7 +56,7 @@ class TestEstimate:
         assert result.search_s == 5.0 + 100
 
     def test_a_budget_that_ends_the_search_is_told(self, sweep_config: SweepConfig) -> None:
-        lines = remarks(planned(changed(sweep_config, "budget.hours=0.001")))
+        lines = remarks([planned(changed(sweep_config, "budget.hours=0.001"))])
         assert "budget.hours = 0.001 ends the search" in lines[0]
 
 
@@ -78,7 +78,7 @@ class TestDryRun:
     def test_it_prints_the_plan_and_leaves_nothing(
         self, sweep_config: SweepConfig, home: Home, console: Console
     ) -> None:
-        result = dry_run(changed(sweep_config, "run.model.image_px=64"), home=home, console=console)
+        (result,) = dry_run([changed(sweep_config, "run.model.image_px=64")], home=home, console=console)
         cost = result.measured.cost
         assert (result.slots, cost.steps, cost.val_images) == (2, 3, 3)
         assert cost.first_step_s > 0
@@ -112,7 +112,7 @@ class TestDryRun:
         words: str,
     ) -> None:
         with pytest.raises(error) as caught:
-            dry_run(changed(sweep_config, *overrides), home=home, console=console)
+            dry_run([changed(sweep_config, *overrides)], home=home, console=console)
         assert words in str(caught.value)
         assert not home.folder.exists()
 
@@ -122,7 +122,7 @@ class TestDryRun:
         (tmp_path / "file").touch()
         config = changed(sweep_config, f"storage={tmp_path / 'file' / 'sweeps'}")
         with pytest.raises(UserError, match="cannot be written to"):
-            dry_run(config, home=home, console=console)
+            dry_run([config], home=home, console=console)
 
     def test_a_step_that_cannot_be_taken_is_refused_with_its_reason(
         self, sweep_config: SweepConfig, home: Home, console: Console
@@ -130,7 +130,7 @@ class TestDryRun:
         """Found by the worker: the driver does not look at the images."""
         config = changed(sweep_config, "run.train.batch_size=64", "run.model.image_px=64")
         with pytest.raises(DataError, match=r"fewer than train\.batch_size = 64"):
-            dry_run(config, home=home, console=console)
+            dry_run([config], home=home, console=console)
 
 
 def test_the_command_takes_it(sweep_config: SweepConfig, infosam_home: object) -> None:

@@ -18,7 +18,7 @@ TEAM = "first"
 
 
 def job(name: str) -> Job:
-    return Job(trial_id=name, config={}, checkpoint_dir="")
+    return Job(trial_id=name, config={}, checkpoint_dir="", data="")
 
 
 def report(epoch: int, completed: bool = False) -> Report:

@@ -7,7 +7,6 @@ import dataclasses
 import importlib
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -16,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from infosam.cli import build_app
 from infosam.errors import UserError
+from infosam.tensor_store import build_store, open_store, store_path
 from tune.champions.lookup import digest_of, resolve
 from tune.champions.promotion import promote, rollback
 from tune.champions.registry import open_registry
@@ -28,25 +29,10 @@ from tune.event_log import NAME, EventLog
 from tune.events import EpochReported, SweepEnded, SweepStarted, TrialEnded, TrialStarted
 from tune.home import Home
 from tune.prune import Kind, Rule, gc_command, parse_age, prune
-from tune.tracking import new_client
 
 DAY_S = 86400.0
 ALL = Rule(kinds=frozenset(Kind), older_than_s=30 * DAY_S, keep_last=0)
 FAKES = Path(__file__).parent / "fakes"
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    database = tmp_path_factory.mktemp("store") / "mlflow.db"
-    new_client(f"sqlite:///{database}").search_experiments()
-    return database
-
-
-@pytest.fixture
-def store(home: Home, empty_store: Path) -> str:
-    home.folder.mkdir(parents=True)
-    shutil.copyfile(empty_store, home.database)
-    return home.tracking_uri
 
 
 @pytest.fixture
@@ -86,6 +72,14 @@ def make_sweep(home: Home, name: str, *, days: float, reason: Any = "completed")
             log(SweepEnded(state="FINISHED", reason=reason, note=""))
     at = time.time() - days * DAY_S
     os.utime(folder / NAME, (at, at))
+    return folder
+
+
+def make_group(home: Home, *members: str) -> Path:
+    """The folder of sweeps that ran together."""
+    folder = home.sweeps / "-".join(members)
+    (folder / "slots" / "slot-1").mkdir(parents=True)
+    (folder / "group.yaml").write_text(f"members: [{', '.join(members)}]\n")
     return folder
 
 
@@ -210,6 +204,23 @@ def test_fetched_copies_go_unless_an_alias_needs_them(home: Home, offered: Calla
     assert {path.name for path in cache.iterdir()} == {f"polyp-{digest[:16]}", "polyp-young"}
 
 
+def test_what_trials_shared_goes_unless_somebody_uses_it(home: Home) -> None:
+    folder = home.encodings / "machine"
+    paths = [store_path(folder, {"number": number}) for number in range(3)]
+    for path in paths:
+        build_store(path, [torch.zeros(4)], dtype="float32")
+        os.utime(path, (0, 0))
+    left = folder / "killed.part"
+    left.touch()
+    os.utime(left, (0, 0))
+    reader = open_store(paths[0], rows=1)
+    os.utime(paths[0], (0, 0))
+    os.utime(paths[1])
+    assert removed(prune(home, ALL, remove=True)) == {("caches", "encodings/machine")}
+    assert [path.exists() for path in [*paths, left]] == [True, True, False, False]
+    assert reader is not None
+
+
 def test_ages() -> None:
     assert (parse_age("30d"), parse_age("1d12h"), parse_age("0s")) == (30 * DAY_S, 1.5 * DAY_S, 0)
     for text in ("", "30", "d", "1.5d", "1d x"):
@@ -220,3 +231,21 @@ def test_ages() -> None:
 def test_a_folder_that_is_not_there_is_refused(home: Home, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
         prune(home, ALL, sweeps=tmp_path / "none")
+
+
+def test_what_a_group_shared_goes_when_all_its_sweeps_are_old(home: Home, store: str) -> None:
+    make_sweep(home, "polyp", days=40)
+    young = make_sweep(home, "leaf", days=1)
+    group = make_group(home, "polyp", "leaf")
+    only = dataclasses.replace(ALL, kinds=frozenset({Kind.checkpoints}))
+    prune(home, only, remove=True)
+    assert (group / "slots").is_dir()
+    at = time.time() - 40 * DAY_S
+    os.utime(young / NAME, (at, at))
+    assert group.name in {removal.owner for removal in prune(home, only).removals}
+    prune(home, only, remove=True)
+    assert [path.name for path in group.iterdir()] == ["group.yaml"]
+    shown = {removal.owner for removal in prune(home, ALL).removals if removal.kind == Kind.sweeps}
+    assert shown == {"polyp", "leaf", group.name}
+    prune(home, ALL, remove=True)
+    assert not group.exists()

@@ -15,8 +15,9 @@ from ray.train.v2._internal.execution.worker_group.placement_group_handle import
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.tune.experiment import Trial
 
-from tune.ray_private import SlotTrainer, hide_node_messages
+from tune.ray_private import SlotTrainer, actor_of, hide_node_messages
 
 
 def parameters(function: object) -> list[str]:
@@ -59,6 +60,14 @@ def test_the_placement_group_cleaner_is_a_default_callback_and_ours_goes_without
 
     assert PlacementGroupCleanerCallback in kinds(DataParallelTrainer(lambda: None))
     assert PlacementGroupCleanerCallback not in kinds(SlotTrainer(lambda: None))
+
+
+def test_a_trial_of_tunes_keeps_its_actor_in_one_place() -> None:
+    trial = Trial("none", stub=True)
+    assert actor_of(trial) is None
+    trial.temporary_state.ray_actor = "actor"
+    assert actor_of(trial) == "actor"
+    assert "self.temporary_state.ray_actor = ray_actor" in inspect.getsource(Trial.set_ray_actor)
 
 
 def test_messages_of_nodes_go_through_one_function_and_ours_prints_nothing(

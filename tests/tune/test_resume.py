@@ -34,6 +34,7 @@ from tune.refill import RefilledScheduler
 from tune.resume import check_weights, drop_stale_bundles, find_sweep, is_over, reopen, trials_left
 from tune.runner import resume_sweep, run_sweep
 from tune.sweep_facts import sweep_started
+from tune.trial_ids import final_id
 
 
 def begun(config: SweepConfig, home: Home, events: Sequence[Event] = ()) -> SweepPlan:
@@ -158,6 +159,17 @@ def test_only_bundles_of_open_trials_are_dropped(tmp_path: Path) -> None:
         (tmp_path / f"trials/t000{number}/bundle").mkdir(parents=True)
     drop_stale_bundles(tmp_path, ledger_of(*trial(0, [0.5]), *trial(1, [0.5], "user")))
     assert [path.name for path in tmp_path.glob("trials/*") if (path / "bundle").exists()] == ["t0000"]
+
+
+def test_a_repeat_that_was_cut_off_does_not_end_the_search(sweep_config: SweepConfig, home: Home) -> None:
+    """Nothing of the search is left, so the repeats are next."""
+    from tune.study import Part, search
+
+    plan = begun(sweep_config, home)
+    repeat = TrialStarted(trial_id=final_id("repeat", "t0000", 1), values={})
+    cut_off = TrialEnded(trial_id=repeat.trial_id, state="KILLED", reason="user")
+    ledger = ledger_of(*(event for number in range(6) for event in trial(number, [0.5])), repeat, cut_off)
+    assert not search([Part(plan=plan, ledger=ledger)], folder=plan.folder, slots=1)
 
 
 def decisions(scheduler: TrialScheduler, dice: dict[str, list[float]], first: int = 1) -> list[str]:

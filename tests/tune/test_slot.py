@@ -22,7 +22,7 @@ RUN = {"model": {"image_px": 64}, "train": {"epochs": 2, "batch_size": 4, "devic
 
 def run_points(data: Path, home: Home, points: list[dict[str, Any]], workers: int) -> Ledger:
     """A sweep of these points in one slot, none stopped early."""
-    from tune.study import search
+    from tune.study import Part, search
 
     settings = {
         "data": str(data),
@@ -36,7 +36,8 @@ def run_points(data: Path, home: Home, points: list[dict[str, Any]], workers: in
         "resources": {"workers_per_trial": workers},
     }
     ledger = Ledger()
-    search(make_plan(parse_sweep_config(settings, [], source="test"), home, "faulty_training"), slots=1, ledger=ledger)
+    plan = make_plan(parse_sweep_config(settings, [], source="test"), home, "faulty_training")
+    search([Part(plan=plan, ledger=ledger)], folder=plan.folder, slots=1)
     return ledger
 
 

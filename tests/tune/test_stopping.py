@@ -108,11 +108,12 @@ def test_a_plateau_is_judged_by_the_epochs_of_earlier_drivers_too() -> None:
 
 
 def run(config: SweepConfig, home: Home, slots: int = 2) -> tuple[Ledger, list[Event], bool]:
-    from tune.study import search
+    from tune.study import Part, search
 
     ledger, events = Ledger(), list[Event]()
     plan = make_plan(config, home, "tune.noop")
-    return ledger, events, search(plan, slots=slots, ledger=ledger, listeners=[events.append])
+    part = Part(plan=plan, ledger=ledger, listeners=[events.append])
+    return ledger, events, search([part], folder=plan.folder, slots=slots)
 
 
 def changed(config: SweepConfig, **sections: dict[str, Any]) -> SweepConfig:

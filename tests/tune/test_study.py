@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -13,6 +12,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from processes import slot_process
 
 from infosam.errors import UserError
 from tune.config import ResourceConfig, SweepConfig
@@ -25,7 +25,6 @@ from tune.resources import count_slots
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 RELEASE_S = 15.0
-SLOT_TITLES = ("ray::Slot", "ray::ResourceTrainable")  # as Ray names a slot's process, idle or in a method
 
 
 def plan_of(config: SweepConfig, home: Home, training: str = "odd_training", **changes: Any) -> SweepPlan:
@@ -42,10 +41,11 @@ def with_points(config: SweepConfig, rates: list[float], kind: str = "none") -> 
 
 
 def run(plan: SweepPlan, slots: int = 2, *listeners: Any) -> tuple[Ledger, list[Event], bool]:
-    from tune.study import search
+    from tune.study import Part, search
 
     ledger, events = Ledger(), list[Event]()
-    interrupted = search(plan, slots=slots, ledger=ledger, listeners=[events.append, *listeners])
+    part = Part(plan=plan, ledger=ledger, listeners=[events.append, *listeners])
+    interrupted = search([part], folder=plan.folder, slots=slots)
     return ledger, events, interrupted
 
 
@@ -174,39 +174,18 @@ def test_interrupting_ends_the_search_with_partial_results(sweep_config: SweepCo
     settings["scheduler"]["kind"] = "none"
     config = SweepConfig.model_validate(settings)
 
-    from tune.study import search
+    from tune.study import Part, search
 
     plan, ledger, events = plan_of(config, home), Ledger(), list[Event]()
 
     def stop() -> bool:
         return any(isinstance(event, EpochReported) and event.epoch == 3 for event in events)
 
-    assert search(plan, slots=1, ledger=ledger, listeners=[events.append], stop=stop)
+    part = Part(plan=plan, ledger=ledger, listeners=[events.append])
+    assert search([part], folder=plan.folder, slots=1, stop=stop)
     assert ends(ledger) == {"t0000": ("KILLED", "user")}
     assert all(trial.state != TrialState.RUNNING for trial in study_of(plan).trials)
     assert_nothing_is_left()
-
-
-def slot_process() -> int:
-    """The process of the one slot that runs, found by Ray's title for it and by its parents: our raylet, and us."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                title = (folder / "cmdline").read_bytes().decode(errors="replace")
-                ours = parent_of(parent_of(int(folder.name))) == os.getpid()
-            except OSError:
-                continue
-            if ours and title.startswith(SLOT_TITLES):
-                return int(folder.name)
-    raise AssertionError("no slot is running")
-
-
-def parent_of(process: int) -> int:
-    """The parent's id; 0 for the first process."""
-    if process == 0:
-        return 0
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[1])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from infosam.errors import ConfigError, UserError
 from tune.cli import register, shipped
-from tune.config import load_sweep_config
+from tune.config import load_sweep_config, load_sweep_configs
 from tune.sweep_init import filled
 
 
@@ -56,6 +57,19 @@ def test_options_are_not_asked_for(dataset: Path, tmp_path: Path) -> None:
     assert isinstance(again.exception, UserError)
     assert "is there already" in str(again.exception)
     assert call("init", str(out), *options, "--yes", "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize("how", ["options", "answers"])
+def test_several_folders_make_one_file(dataset: Path, tmp_path: Path, how: str) -> None:
+    out, ring = tmp_path / "my.yaml", tmp_path / "ring"
+    shutil.copytree(dataset, ring)
+    if how == "options":
+        result = call("init", str(out), "--data", str(dataset), "--data", str(ring), "--yes")
+    else:
+        result = call("init", str(out), answers=f"{dataset}, {ring}\n\n\n\n\n\n")
+    assert result.exit_code == 0, result.output
+    assert [config.data for config in load_sweep_configs(out)] == [dataset, ring]
+    assert "disc" in result.output
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tune.events import EpochReported, Event, TrialEnded, TrialRetried, TrialStarted
-from tune.terminal import Terminal, describe_seconds
+from tune.terminal import Standing, Terminal, describe_seconds
 
 
 def epoch(trial_id: str, number: int, dice: float) -> EpochReported:
@@ -30,16 +30,18 @@ STORY: list[tuple[float, Event]] = [
 class Screen:
     """A terminal of 120 columns whose time is told by the story."""
 
-    def __init__(self, *, is_terminal: bool) -> None:
+    def __init__(self, *others: str, is_terminal: bool) -> None:
         self.now = 0.0
         self.console = Console(file=io.StringIO(), record=True, width=120, force_terminal=is_terminal)
+        standings = {"disc": Standing(zero_shot=0.25)} | {domain: Standing() for domain in others}
         self.terminal = Terminal(
-            self.console, trials=6, epochs=4, slots=2, zero_shot=0.25, clock=lambda: self.now
+            self.console, trials=6, epochs=4, slots=2, standings=standings, clock=lambda: self.now
         )  # fmt: skip
+        self.hear = self.terminal.of("disc")
 
     def play(self) -> None:
         for self.now, event in STORY:
-            self.terminal(event)
+            self.hear(event)
 
     def table(self) -> str:
         drawn = Console(file=io.StringIO(), width=120, force_terminal=False)
@@ -65,7 +67,7 @@ def test_the_table_shows_every_slot_and_the_whole() -> None:
 def test_a_slot_that_comes_back_shows_its_epoch_again() -> None:
     screen = Screen(is_terminal=True)
     screen.play()
-    screen.terminal(epoch("t0001", 2, 0.7))
+    screen.hear(epoch("t0001", 2, 0.7))
     assert "2/4" in screen.table()
     assert "restarting" not in screen.table()
 
@@ -107,8 +109,22 @@ def test_the_table_is_drawn_in_a_terminal_and_gone_at_the_end() -> None:
 def test_more_trials_than_slots_are_shown_all_the_same() -> None:
     screen = Screen(is_terminal=True)
     for number in range(3):
-        screen.terminal(TrialStarted(trial_id=f"t000{number}", values={}))
+        screen.hear(TrialStarted(trial_id=f"t000{number}", values={}))
     assert "t0002" in screen.table()
+
+
+def test_several_domains_are_kept_apart() -> None:
+    """Their trials have the same names, and each domain has a best of its own."""
+    screen = Screen("square", is_terminal=True)
+    screen.play()
+    square = screen.terminal.of("square")
+    square(TrialStarted(trial_id="t0001", values={}))
+    square(epoch("t0001", 3, 0.5))
+    lines = [" ".join(line.split()) for line in screen.table().splitlines()]
+    assert [line.split(" 0.")[0] for line in lines[1:3]] == ["0 square t0001 3/4", "1 disc t0001 restarting"]
+    summary = " ".join(lines[3:])
+    assert "disc best 0.750 (t0001, +0.500 over zero-shot), square best 0.500 (t0001)" in summary
+    assert "2 of 6 trials done, 2 running" in summary
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (720, "12 min"), (12600, "3.5 h")])

@@ -22,7 +22,7 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> TrainingEntry:
 
 def play(entry: TrainingEntry, tmp_path: Path, lr: float, epochs: int = 4) -> list[Message]:
     config = RunConfig.model_validate({"optim": {"lr": lr}, "train": {"epochs": epochs}}).model_dump(mode="json")
-    job = Job(trial_id="t0000", config=config, checkpoint_dir=str(tmp_path))
+    job = Job(trial_id="t0000", config=config, checkpoint_dir=str(tmp_path), data="")
     return list(messages(job, entry, noop.NoopMaterials()))
 
 
@@ -55,7 +55,7 @@ def test_an_objective_that_is_not_finite_is_a_failure(odd: TrainingEntry, tmp_pa
 
 
 def test_a_configuration_that_is_none_is_a_failure(tmp_path: Path) -> None:
-    job = Job(trial_id="t0000", config={"optim": {"lr": -1}}, checkpoint_dir=str(tmp_path))
+    job = Job(trial_id="t0000", config={"optim": {"lr": -1}}, checkpoint_dir=str(tmp_path), data="")
     (last,) = messages(job, training_entry("tune.noop"), noop.NoopMaterials())
     assert isinstance(last, Failure)
 

@@ -10,7 +10,8 @@ from infosam.config import Strict
 class BudgetConfig(Strict):
     """When a search stops before `search.trials`. Looked at after every epoch and before every trial, so it is exceeded
     by one epoch per slot at most; trials under way end there, and what was found counts as the result. What `final`
-    asks for comes on top."""
+    asks for comes on top. In a file over several domains each has all of it for itself, and the others go on when one
+    has spent its own; all of them run at once, so hours pass for each."""
 
     hours: float | None = Field(default=None, gt=0)
     """Wall time from the first trial on, in hours; time between a driver's death and its resumption is not counted."""

@@ -67,7 +67,7 @@ class SweepConfig(Strict):
     domain: Name | None = None
     """What the images show; the champion becomes the model infosam-<domain>. Default: the domain of the dataset."""
     data: Path
-    """Folder made by `infosam data import`."""
+    """Folder made by `infosam data import`; a file over several domains has `domains` instead, see below."""
     run: RunConfig = RunConfig()
     """Settings of every trial that are not searched."""
     space: Annotated[dict[str, Distribution], BeforeValidator(_parse_space)] = Field(default_factory=default_space)
@@ -165,7 +165,12 @@ def load_sweep_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
 
 
 def parse_sweep_config(settings: Mapping[str, Any], overrides: Sequence[str], *, source: str) -> SweepConfig:
-    """As `load_sweep_config`, from a mapping; `source` names it in messages.
+    """As `load_sweep_config`, from a mapping; `source` names it in messages."""
+    return validate(SweepConfig, overridden(settings, overrides, source=source), source)
+
+
+def overridden(settings: Mapping[str, Any], overrides: Sequence[str], *, source: str) -> dict[str, Any]:
+    """The settings with `a.b=c` overrides, not checked yet. Raises ConfigError for one that cannot be read.
 
     A path of the space contains dots itself, so `space.peft.rank={...}` is understood as the key `peft.rank` of
     space."""
@@ -178,4 +183,4 @@ def parse_sweep_config(settings: Mapping[str, Any], overrides: Sequence[str], *,
             if not isinstance(space, dict):
                 raise ConfigError(f"{source}: space must be a mapping, found {space!r}")
             space[path] = apply_overrides({}, [f"value={value}"])["value"]
-    return validate(SweepConfig, result, source)
+    return result

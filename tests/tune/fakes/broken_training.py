@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from infosam.config import ModelConfig
 from tune.noop import NoopMaterials, train
@@ -10,7 +11,7 @@ from tune.noop import NoopMaterials, train
 __all__ = ["load_materials", "train"]
 
 
-def load_materials(model: ModelConfig, data: Path, *, device: str = "auto", baselines: bool = True) -> NoopMaterials:
+def load_materials(model: ModelConfig, data: Path, *, baselines: bool = True, **others: Any) -> NoopMaterials:
     if not baselines:
         raise RuntimeError("this node has no weights")
     return NoopMaterials()

@@ -15,15 +15,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from infosam.config import ModelConfig, RunConfig
-from tune.noop import NoopEpoch, NoopMaterials
-from tune.noop import load_materials as load_nothing
+from infosam.config import RunConfig
+from tune.noop import NoopEpoch, NoopMaterials, load_materials
+
+__all__ = ["load_materials", "train"]
 
 EPOCH_S = 0.15
-
-
-def load_materials(model: ModelConfig, data: Path, *, device: str = "auto", baselines: bool = True) -> NoopMaterials:
-    return load_nothing(model, data, device=device, baselines=baselines)
 
 
 def train(config: RunConfig, materials: NoopMaterials, *, checkpoint_dir: Path | None = None) -> Iterator[NoopEpoch]:

@@ -13,14 +13,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from infosam.config import ModelConfig, RunConfig
-from tune.noop import NoopEpoch, NoopMaterials
-from tune.noop import load_materials as load_nothing
+from infosam.config import RunConfig
+from tune.noop import NoopEpoch, NoopMaterials, load_materials
 from tune.noop import train as count
 
-
-def load_materials(model: ModelConfig, data: Path, *, device: str = "auto", baselines: bool = True) -> NoopMaterials:
-    return load_nothing(model, data, device=device, baselines=baselines)
+__all__ = ["load_materials", "train"]
 
 
 def train(config: RunConfig, materials: NoopMaterials, *, checkpoint_dir: Path | None = None) -> Iterator[NoopEpoch]:

@@ -18,6 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from tune.event_log import NAME, is_written, read_events
 from tune.events import EpochReported, TrialEnded, TrialEvent, TrialStarted
 from tune.ledger import Ledger, TrialRecord
+from tune.trial_ids import role_of
 
 RELEASE_S = 30.0
 IN_OPTUNA = {"FINISHED": {"COMPLETE"}, "KILLED": {"PRUNED"}, "FAILED": {"FAIL"}}
@@ -39,8 +40,12 @@ def check_sweep(folder: Path, uri: str, *, trials: int) -> Ledger:
     assert len(states) == trials
     told = optuna_states(folder)
     tuned = tune_states(folder)
+    searched = sorted(name for name in states if role_of(name) == "trial")
+    assert searched == [f"t{number:04d}" for number in range(len(searched))]
+    assert sorted(told) == searched
     for name, state in states.items():
-        assert told[name] in IN_OPTUNA[state], (name, state, told)
+        if name in told:
+            assert told[name] in IN_OPTUNA[state], (name, state, told)
         if name in tuned:  # what an earlier driver had finished is only in the log
             assert tuned[name] in IN_TUNE[state], (name, state, tuned)
     _check_mlflow(folder.name, uri, ledger)
@@ -93,11 +98,14 @@ def optuna_states(folder: Path) -> dict[str, str]:
 
 
 def tune_states(folder: Path) -> dict[str, str]:
-    """Last state of each trial in the newest run of Tune; those of drivers that died are left as they were."""
-    runs = sorted(folder.glob("tune*"), key=lambda path: (len(path.name), path.name))
-    newest = sorted(runs[-1].glob("experiment_state-*.json"))[-1]
-    trials = [json.loads(text) for text, _ in json.loads(newest.read_text())["trial_data"]]
-    return {trial["config"]["trial"]: trial["status"] for trial in trials}
+    """Last state of each trial in the newest runs of Tune; those of drivers that died are left as they were."""
+    found = {}
+    for kind in ("tune", "finals"):
+        runs = sorted(folder.glob(f"{kind}*"), key=lambda path: (len(path.name), path.name))
+        for newest in [sorted(run.glob("experiment_state-*.json"))[-1] for run in runs[-1:]]:
+            trials = [json.loads(text) for text, _ in json.loads(newest.read_text())["trial_data"]]
+            found |= {trial["config"]["trial"]: trial["status"] for trial in trials}
+    return found
 
 
 def _check_log(path: Path) -> None:
