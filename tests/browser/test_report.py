@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tune.report.page import write_comparison, write_report
 from tune.report.record import open_record
 
 WIDTHS = (1400, 420)
+PATIENCE_S = 60.0
 TWO = {"search": {"sampler": "nsga2", "against": "adapter_mb"}, "scheduler": {"kind": "none"}}
 KINDS: dict[str, dict[str, Any]] = {
     "normal": {"finals": True},
@@ -54,6 +56,8 @@ def show(browser: Any) -> Iterator[Any]:
     def opened(page: Path, width: int) -> Any:
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        browser.get("about:blank")
+        browser.get_log("browser")  # what pages before this one said
         browser.get(page.as_uri())
         return browser
 
@@ -65,8 +69,8 @@ def show(browser: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("kind", [*KINDS, "comparison"])
 def test_every_plot_is_drawn_and_the_page_fits(pages: dict[str, Path], show: Any, kind: str, width: int) -> None:
     browser = show(pages[kind], width)
+    plots = drawn(browser, PLOTS[kind])
     photograph(browser, f"report-{kind}-{width}")
-    plots = browser.execute_script(DRAWN)
     assert len(plots) == PLOTS[kind]
     for plot in plots:
         assert plot["marks"] > 0, plot
@@ -90,6 +94,17 @@ def test_details_hold_the_rest_of_a_long_leaderboard(pages: dict[str, Path], sho
     browser.execute_script("document.querySelector('summary').click()")
     assert browser.execute_script("return document.querySelector('details').open")
     assert browser.execute_script(OVERFLOW) <= 0
+
+
+def drawn(browser: Any, count: int) -> list[dict[str, float]]:
+    """What is known of each plot, once all are drawn and have taken their room, or when patience ends."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        plots: list[dict[str, float]] = browser.execute_script(DRAWN)
+        is_settled = len(plots) == count and all(plot["marks"] and plot["beyond"] <= 1 for plot in plots)
+        if is_settled or time.monotonic() > deadline:
+            return plots
+        time.sleep(0.2)
 
 
 def photograph(browser: Any, name: str) -> None:
