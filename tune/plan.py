@@ -123,14 +123,14 @@ def draft_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> Swe
     )
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader never sees half of it. Raises UserError."""
+def write_whole(path: Path, text: str, *, cure: str = "set storage or INFOSAM_HOME") -> None:
+    """Writes a file so that a reader never sees half of it. Raises UserError, which ends with `cure`."""
     temporary = path.with_name(path.name + ".part")
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error}; set storage or INFOSAM_HOME") from error
+        raise UserError(f"{path}: cannot be written: {error}; {cure}") from error
 
 
 def discard(folder: Path) -> None:

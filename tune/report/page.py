@@ -13,10 +13,10 @@ import plotly.io
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from infosam.errors import UserError
 from tune.finals_report import CONFIGURATION_HEADINGS, configuration_rows
 from tune.ledger import TrialRecord
 from tune.note import PROMPTS
+from tune.plan import write_whole
 from tune.report import REPORT, plots, words
 from tune.report.gains import PromptGain, describe_interval, gains, verdict_in_words
 from tune.report.record import Record, epoch_seconds, open_record
@@ -185,10 +185,5 @@ def _protocol(record: Record) -> str:
 
 
 def _write(out: Path, page: str) -> Path:
-    temporary = out.with_name(out.name + ".part")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error}; make room, or choose another place") from error
+    write_whole(out, page, cure="make room, or choose another place")
     return out
