@@ -19,6 +19,8 @@ ALIGNMENT = 8
 """Fused kernels take head dimensions that are multiples of this."""
 MANY_TOKENS = 400
 """From so many tokens on, scores of all pairs are too large to keep for the way back."""
+MOST_TOKENS = 1024
+"""From so many tokens on, the fused kernel's way back is faster in bfloat16 than computing the scores again."""
 
 
 class FusedAttention(Attention):  # type: ignore[misc]  # the package has no types
@@ -62,12 +64,14 @@ def position_codes(height: int, width: int, dtype: torch.dtype, device: torch.de
 def _mixed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """By the form that `benchmarks/attention.py` found best; an additive mask was the fastest way back nowhere.
 
-    On a CPU the fused kernel's way back is slow in bfloat16, and in float32 for the few tokens of a window."""
-    if query.is_cuda or not torch.is_grad_enabled():
+    On a CPU the fused kernel is slow for the few tokens of a window, and its way back in bfloat16."""
+    tokens = query.shape[-2]
+    if query.is_cuda:
         return fused(query, key, value)
-    if query.shape[-2] < MANY_TOKENS:
+    if tokens < MANY_TOKENS:
         return plain(query, key, value)
-    return fused(query, key, value) if query.dtype == torch.float32 else recomputed(query, key, value)
+    slow_back = torch.is_grad_enabled() and query.dtype != torch.float32 and tokens < MOST_TOKENS
+    return recomputed(query, key, value) if slow_back else fused(query, key, value)
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
