@@ -26,7 +26,6 @@ import torch
 from numpy.typing import NDArray
 from results_file import publish
 from segment_anything import SamPredictor
-from segment_anything.modeling.image_encoder import Attention
 
 from infosam import metrics
 from infosam.config import ModelConfig
@@ -34,6 +33,7 @@ from infosam.data.prompts import box_of
 from infosam.predict import Predictor
 from infosam.prompt_files import ImagePrompt
 from infosam.sam.architectures import architecture, build_sam
+from infosam.sam.attention import restore_attention
 from infosam.sam.weights import BaseSam, load_base
 from infosam.synthetic.domains import spores
 
@@ -111,8 +111,7 @@ def make_model(arguments: argparse.Namespace) -> BaseSam:
 def reference(base: BaseSam, pictures: list[Picture], prompts: list[ImagePrompt], device: str) -> Side:
     """As the package's own notebook: a picture is set, then a box is asked for."""
     sam = copy.deepcopy(base.sam).to(device)
-    for block in sam.image_encoder.blocks:
-        block.attn.__class__ = Attention
+    restore_attention(sam)
     predictor = SamPredictor(sam)
 
     def run() -> list[Mask]:

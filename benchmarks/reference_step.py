@@ -13,13 +13,13 @@ import copy
 import torch
 import torch.nn.functional as F
 from segment_anything.modeling import Sam
-from segment_anything.modeling.image_encoder import Attention
 from torch import Tensor
 
 from infosam.config import RunConfig
 from infosam.data.dataset import Batch
 from infosam.data.prompts import box_of
 from infosam.losses import relation_compression, relation_distillation
+from infosam.sam.attention import restore_attention
 from infosam.sam.weights import BaseSam
 from infosam.student import Student, build_student
 
@@ -30,8 +30,10 @@ class ReferenceStep:
     def __init__(self, base: BaseSam, config: RunConfig, device: torch.device) -> None:
         self.config = config
         self.student: Student = build_student(base, config)
-        self.teacher = _unfused(copy.deepcopy(base.sam)).to(device)
-        _unfused(self.student.sam).train()
+        self.teacher = copy.deepcopy(base.sam).to(device)
+        restore_attention(self.teacher)
+        restore_attention(self.student.sam)
+        self.student.sam.train()
 
     def loss(self, batch: Batch) -> Tensor:
         """The objective of one batch; `batch` is on the device."""
@@ -54,13 +56,6 @@ class ReferenceStep:
             + info.compression * relation_compression(features, token, relation)
             + info.distillation * relation_distillation(relation, relation_own)
         )
-
-
-def _unfused(sam: Sam) -> Sam:
-    """With segment_anything's own attention again."""
-    for block in sam.image_encoder.blocks:
-        block.attn.__class__ = Attention
-    return sam
 
 
 def _decode(sam: Sam, embedding: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:

@@ -23,8 +23,10 @@ from infosam.protocols import STRICT, Prompt, ProtocolConfig
 def evaluation_prompts(
     truths: Sequence[NDArray[np.bool_]], batch: Batch, prompt: Prompt, protocol: ProtocolConfig = STRICT
 ) -> Prompts:
-    """One prompt per image of a batch, whose masks at original size (H, W) are `truths`. Under `strict` the exact box around the truth at original size, brought to the
-    canvas; without any prompt, and for an empty truth, the frame."""
+    """One prompt per image of a batch, whose masks at original size (H, W) are `truths`.
+
+    Under `strict` the exact box around the truth at original size, brought to the canvas; without any prompt, and for
+    an empty truth, the frame."""
     if prompt == "none":
         return frame_prompt(batch.resized_hw)
     if prompt == "box" and protocol.boxes_from == "original":

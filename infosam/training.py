@@ -283,7 +283,8 @@ def _known(config: RunConfig, encodings: FrozenEncodings, part: Part, *, block: 
 
 def _repeated(config: RunConfig, embeddings: Tensor) -> Tensor:
     """One row for each mask."""
-    return embeddings.repeat_interleave(config.train.masks_per_image, dim=0)
+    count = config.train.masks_per_image
+    return embeddings if count == 1 else embeddings.repeat_interleave(count, dim=0)
 
 
 def _autocast(config: RunConfig, materials: Materials) -> torch.autocast:

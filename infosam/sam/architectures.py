@@ -13,7 +13,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 
 from infosam.data.transforms import PIXEL_MEAN, PIXEL_STD
 from infosam.errors import ConfigError
-from infosam.sam.attention import fuse_attention
+from infosam.sam.attention import swap_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def build_sam(spec: Architecture) -> Sam:
     Draws from torch's global random state and leaves it as it was."""
     with torch.random.fork_rng(devices=[]):
         sam = _assemble(spec).eval()
-    fuse_attention(sam.image_encoder)
+    swap_attention(sam)
     return sam
 
 

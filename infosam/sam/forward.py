@@ -91,7 +91,9 @@ def _masks(decoder: MaskDecoder, attended: Tensor, source: Tensor, count: int) -
     upscaled = decoder.output_upscaling(source)
     networks = decoder.output_hypernetworks_mlps[:count]
     weights = torch.stack([mlp(attended[:, 1 + i]) for i, mlp in enumerate(networks)], dim=1)
-    return torch.einsum("bkc,bchw->bkhw", weights, upscaled)
+    # Channels stay last in memory, as the transformer left them: GELU's way back is slow where two layouts meet.
+    pixels = upscaled.permute(0, 2, 3, 1).flatten(1, 2) @ weights.transpose(1, 2)
+    return pixels.transpose(1, 2).unflatten(2, upscaled.shape[2:])
 
 
 def _tokens(attended: Tensor, embeddings: Tensor) -> Tokens:

@@ -6,11 +6,10 @@ import pytest
 import torch
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
-from segment_anything.modeling.image_encoder import Attention
 
 from infosam.errors import ConfigError
 from infosam.sam.architectures import ARCHITECTURES, architecture, build_sam
-from infosam.sam.attention import FusedAttention
+from infosam.sam.attention import restore_attention
 
 
 def shapes(sam: torch.nn.Module) -> dict[str, torch.Size]:
@@ -32,7 +31,8 @@ def test_vit_nano_is_a_sam_of_the_same_classes() -> None:
     sam = build_sam(architecture("vit_nano"))
     assert type(sam) is Sam
     assert not sam.training
-    kinds = {Attention if type(module) is FusedAttention else type(module) for module in sam.modules()}
+    restore_attention(sam)
+    kinds = {type(module) for module in sam.modules()}
     assert {kind.__module__.partition(".")[0] for kind in kinds} <= {"segment_anything", "torch"}
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
 from segment_anything.modeling.image_encoder import Attention
+from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch import Tensor
 
 from infosam.sam import attention
 from infosam.sam.architectures import architecture, build_sam
-from infosam.sam.attention import FusedAttention, position_codes
+from infosam.sam.attention import FusedAttention, TurnedAttention, position_codes, restore_attention
 
 
 def pair(height: int, width: int, *, relative: bool = True, heads: int = 3) -> tuple[Attention, Attention]:
@@ -84,10 +86,33 @@ def test_every_token_knows_its_row_and_column() -> None:
     assert (codes.sum(dim=1) == 2).all()
 
 
-def test_all_blocks_of_a_built_sam_and_of_its_copies_are_fused() -> None:
+@pytest.mark.parametrize(("queries", "keys"), [(40, 7), (7, 40), (7, 7)])
+def test_the_decoders_values_and_gradients(queries: int, keys: int) -> None:
+    torch.manual_seed(0)
+    package = DecoderAttention(32, 4, downsample_rate=2)
+    ours = copy.deepcopy(package)
+    ours.__class__ = TurnedAttention
+    shown = [torch.randn(2, count, 32) for count in (queries, keys, keys)]
+    results = []
+    for block in (package, ours):
+        own = [tensor.clone().requires_grad_() for tensor in shown]
+        out = block(*own)
+        out.square().mean().backward()
+        results.append([out, *(tensor.grad for tensor in own), *(parameter.grad for parameter in block.parameters())])
+    for expected, given in zip(*results, strict=True):
+        torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_built_sam_and_its_copies_have_our_forms_and_give_them_back() -> None:
     sam = build_sam(architecture("vit_nano", 64))
-    for encoder in (sam.image_encoder, copy.deepcopy(sam.image_encoder)):
-        assert all(isinstance(block.attn, FusedAttention) for block in encoder.blocks)
+    for one in (sam, copy.deepcopy(sam)):
+        found = Counter(type(module) for module in one.modules())
+        assert (found[FusedAttention], found[TurnedAttention]) == (len(sam.image_encoder.blocks), 7)
+        assert not {Attention, DecoderAttention} & found.keys()
+    restore_attention(sam)
+    found = Counter(type(module) for module in sam.modules())
+    assert (found[Attention], found[DecoderAttention]) == (len(sam.image_encoder.blocks), 7)
+    assert not {FusedAttention, TurnedAttention} & found.keys()
 
 
 @torch.no_grad()
@@ -96,8 +121,7 @@ def test_an_encoder_with_padded_windows_equals_the_packages() -> None:
     generator = torch.Generator().manual_seed(0)
     for parameter in sam.parameters():
         parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.05)
-    plain = copy.deepcopy(sam.image_encoder)
-    for block in plain.blocks:
-        block.attn.__class__ = Attention
+    package = copy.deepcopy(sam)
+    restore_attention(package)
     image = torch.randn(1, 3, 96, 96, generator=generator)
-    torch.testing.assert_close(sam.image_encoder(image), plain(image), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sam.image_encoder(image), package.image_encoder(image), rtol=1e-4, atol=1e-4)
