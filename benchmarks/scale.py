@@ -109,6 +109,8 @@ def main() -> None:
         ray.init(
             address="local", num_cpus=max(slots, 4), include_dashboard=False, log_to_driver=False,
             logging_level="ERROR", object_store_memory=256 * 2**20,
+            # More at once than there are cores, and each would take longer to start than Ray waits for it.
+            _system_config={"worker_maximum_startup_concurrency": os.cpu_count() or 1},
         )  # fmt: skip
         real = study.Slot
         study.EventCallback, study.Slot = SampledCallback, LightSlot  # type: ignore[attr-defined]
