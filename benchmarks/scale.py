@@ -41,14 +41,27 @@ from tune.slot_plan import SlotPlan, result_of
 from tune.worker import Message, messages, training_entry
 
 
+MUSTER = "SCALE_MUSTER"
+"""Environment variable: a folder in which slots report, and how many there have to be."""
+MUSTER_S = 900.0
+
+
 class LightSlot(tune.Trainable):
     """What a slot is to Tune, with the training in the actor itself."""
 
     def setup(self, config: dict[str, Any], plan: SlotPlan) -> None:
-        """Loads the training and begins the first trial."""
+        """Loads the training, waits until all slots are there, and begins the first trial.
+
+        Without waiting, trials that take no time would all go to the first slots: Tune gives a trial whose slot is
+        still starting to one that is free, and starts over."""
         self._plan = plan
         self._entry = training_entry(plan.worker.training)
         self._materials = self._entry.load_materials(ModelConfig(), Path(), device="cpu", baselines=False)
+        folder, wanted = os.environ[MUSTER].split(":")
+        Path(folder, str(os.getpid())).touch()
+        until = time.monotonic() + MUSTER_S
+        while len(os.listdir(folder)) < int(wanted) and time.monotonic() < until:
+            time.sleep(0.5)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -106,6 +119,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, environment(SETTINGS):
         data = Path(scratch) / "data"
         import_dataset(write_demo_domain(Path(scratch) / "spores", train=4, val=2, test=2), domain="spores", out=data)
+        muster = Path(scratch) / "muster"
+        muster.mkdir()
+        os.environ[MUSTER] = f"{muster}:{slots}"
         ray.init(
             address="local", num_cpus=max(slots, 4), include_dashboard=False, log_to_driver=False,
             logging_level="ERROR", object_store_memory=256 * 2**20,
