@@ -92,7 +92,7 @@ def assess_bundle(
             progress(name)
         found: dict[Prompt, list[dict[str, float]]] = {prompt: [] for prompt in protocol.prompts}
         for made in predictions(sam, dataset, protocol.prompts, device=target):
-            found[made.prompt].append(measure(made.logits, made.sample.mask, protocol))
+            found[made.prompt].append(measure(made.logits.cpu(), made.truth, protocol))
         scores |= {(name, prompt): _columns(rows) for prompt, rows in found.items()}
     if progress:
         progress("trivial baselines")
@@ -170,8 +170,8 @@ def _examples(
     }
     found = []
     for row in range(len(order)):
-        sample = made["adapter"][row].sample
-        masks = {name: cut(rows[row].logits, protocol) for name, rows in made.items()}
+        sample = dataset.sample(order[row])
+        masks = {name: cut(rows[row].logits.cpu(), protocol) for name, rows in made.items()}
         truth = torch.from_numpy(sample.mask)
         shown = {name: cuts[len(cuts) // 2].numpy() for name, cuts in masks.items()}
         scores = {name: _mean(metrics.dice(mask, truth) for mask in cuts) for name, cuts in masks.items()}

@@ -21,7 +21,7 @@ from infosam import metrics
 from infosam.baselines import TRIVIAL, ImageScore, trivial_scores
 from infosam.bundle import Bundle, read_bundle, restore
 from infosam.data.card import Split
-from infosam.data.dataset import Batch, Sample, SegmentationDataset, collate
+from infosam.data.dataset import Batch, SegmentationDataset, collate
 from infosam.data.store import open_dataset
 from infosam.data.transforms import restore_logits
 from infosam.errors import ConfigError
@@ -78,8 +78,9 @@ class Prediction:
 
     index: int  # position in the split
     prompt: Prompt
-    sample: Sample
-    logits: Tensor  # (H, W) at original size, on the CPU
+    id: str
+    truth: NDArray[np.bool_]  # (H, W)
+    logits: Tensor  # (H, W) at original size, on the model's device
 
 
 @torch.no_grad()
@@ -96,29 +97,30 @@ def predictions(
     them; each image is encoded once."""
     for batch in batches(dataset, range(len(dataset)) if order is None else order, batch_size):
         embeddings = sam.image_encoder(batch.image.to(device))
-        samples = [dataset.sample(index) for index in batch.indices]
+        truths = [dataset.truth(index) for index in batch.indices]
         for prompt in prompts:
-            given = evaluation_prompts(samples, batch, prompt, dataset.protocol).to(device)
+            given = evaluation_prompts(truths, batch, prompt, dataset.protocol).to(device)
             logits = decode(sam, embeddings, given).logits  # stays there: enlarging is most of what scoring costs
             restored = restore_logits(logits, dataset.canvas_px, batch.resized_hw, batch.original_hw)
-            for index, sample, mask_logits in zip(batch.indices, samples, restored, strict=True):
-                yield Prediction(index, prompt, sample, mask_logits.cpu())
+            for found in zip(batch.indices, batch.ids, truths, restored, strict=True):
+                index, row_id, truth, mask_logits = found
+                yield Prediction(index, prompt, row_id, truth, mask_logits)
 
 
 def score(
     sam: Sam, dataset: SegmentationDataset, *, device: torch.device, batch_size: int = 8
 ) -> dict[Prompt, list[ImageScore]]:
     """IoU and Dice of every image of a split under a box and under no prompt."""
-    scores: dict[Prompt, list[ImageScore]] = {prompt: [] for prompt in PROMPTS}
+    shown: list[tuple[Prompt, str]] = []
+    pixels: list[Tensor] = []
     for made in predictions(sam, dataset, PROMPTS, device=device, batch_size=batch_size):
-        masks, truth = cut(made.logits, dataset.protocol), torch.from_numpy(made.sample.mask)
-        scores[made.prompt].append(
-            ImageScore(
-                id=made.sample.id,
-                iou=float(np.mean([metrics.iou(mask, truth) for mask in masks])),
-                dice=float(np.mean([metrics.dice(mask, truth) for mask in masks])),
-            )
-        )
+        truth = torch.from_numpy(made.truth).to(made.logits.device)
+        shown.append((made.prompt, made.id))
+        pixels.append(torch.stack([metrics.overlap(mask, truth) for mask in cut(made.logits, dataset.protocol)]))
+    scores: dict[Prompt, list[ImageScore]] = {prompt: [] for prompt in PROMPTS}
+    for (prompt, row_id), counts in zip(shown, torch.stack(pixels).tolist(), strict=True):  # fetched from a GPU once
+        iou, dice = (float(np.mean([of(*count) for count in counts])) for of in (metrics.iou_of, metrics.dice_of))
+        scores[prompt].append(ImageScore(id=row_id, iou=iou, dice=dice))
     return scores
 
 

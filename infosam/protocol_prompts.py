@@ -8,25 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from infosam.chance import seed_of
-from infosam.data.dataset import Batch, Sample
+from infosam.data.dataset import Batch
 from infosam.data.prompts import Prompts, box_of, box_prompt, frame_prompt, several_points_prompt
 from infosam.prompt_files import ImagePrompt, to_canvas
 from infosam.protocols import STRICT, Prompt, ProtocolConfig
 
 
 def evaluation_prompts(
-    samples: Sequence[Sample], batch: Batch, prompt: Prompt, protocol: ProtocolConfig = STRICT
+    truths: Sequence[NDArray[np.bool_]], batch: Batch, prompt: Prompt, protocol: ProtocolConfig = STRICT
 ) -> Prompts:
-    """One prompt per image of a batch. Under `strict` the exact box around the truth at original size, brought to the
+    """One prompt per image of a batch, whose masks at original size (H, W) are `truths`. Under `strict` the exact box around the truth at original size, brought to the
     canvas; without any prompt, and for an empty truth, the frame."""
     if prompt == "none":
         return frame_prompt(batch.resized_hw)
     if prompt == "box" and protocol.boxes_from == "original":
-        rows = [_exact_box(sample, hw) for sample, hw in zip(samples, batch.resized_hw, strict=True)]
+        rows = [_exact_box(truth, hw) for truth, hw in zip(truths, batch.resized_hw, strict=True)]
     else:
         make = _points if prompt == "points" else _canvas_box
         rows = [
@@ -55,9 +57,8 @@ def shift_box(box: Tensor, max_shift_px: int, generator: torch.Generator) -> Ten
     return (box + shift.repeat(2)).clamp(min=0)
 
 
-def _exact_box(sample: Sample, resized: tuple[int, int]) -> Prompts:
-    truth = torch.from_numpy(sample.mask)
-    known = ImagePrompt(box=tuple(box_of(truth).tolist())) if sample.mask.any() else ImagePrompt()
+def _exact_box(truth: NDArray[np.bool_], resized: tuple[int, int]) -> Prompts:
+    known = ImagePrompt(box=tuple(box_of(torch.from_numpy(truth)).tolist())) if truth.any() else ImagePrompt()
     return to_canvas(known, (truth.shape[0], truth.shape[1]), resized)
 
 

@@ -60,6 +60,22 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class _PackedMask:
+    """A mask with eight pixels in a byte."""
+
+    bits: NDArray[np.uint8]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_]) -> _PackedMask:
+        return cls(np.packbits(mask), (mask.shape[0], mask.shape[1]))
+
+    def unpacked(self) -> NDArray[np.bool_]:
+        height, width = self.size
+        return np.unpackbits(self.bits, count=height * width).view(np.bool_).reshape(height, width)
+
+
+@dataclass(frozen=True)
 class _Resized:
     """What is kept of an image: a quarter of the bytes of its float tensor."""
 
@@ -75,7 +91,7 @@ class _Resized:
     def packed(self) -> Tensor:
         """As a row of a store (bytes,): both sizes, colours, and eight pixels of the mask in a byte."""
         sizes = np.array([*self.original_hw, *self.mask.shape], np.int32)
-        parts = [sizes.view(np.uint8), self.rgb.ravel(), np.packbits(self.mask)]
+        parts = [sizes.view(np.uint8), self.rgb.ravel(), _PackedMask.of(self.mask).bits]
         return torch.from_numpy(np.concatenate(parts))
 
     @classmethod
@@ -83,10 +99,10 @@ class _Resized:
         """What `packed` gave."""
         content = row.numpy()
         *original, height, width = content[:_SIZES_BYTES].view(np.int32).tolist()
-        rgb, mask = np.split(content[_SIZES_BYTES:], [height * width * 3])
+        rgb, bits = np.split(content[_SIZES_BYTES:], [height * width * 3])
         return cls(
             rgb=rgb.reshape(height, width, 3),
-            mask=np.unpackbits(mask, count=height * width).view(np.bool_).reshape(height, width),
+            mask=_PackedMask(bits, (height, width)).unpacked(),
             original_hw=(original[0], original[1]),
             id=row_id,
         )
@@ -95,9 +111,9 @@ class _Resized:
 class SegmentationDataset(Dataset[Item]):
     """One split of a data set, resized to a canvas of `canvas_px` and shown as the protocol says.
 
-    Resized images are read from the store of `content` in the folder `stores` if it is there. Else they are kept after
-    their first reading until `cache_mib` is full; the rest is read anew each time, which with a random order serves
-    better than evicting. Raises DataError if the split is empty."""
+    Resized images are read from the store of `content` in the folder `stores` if it is there. Else they, and the masks
+    at original size in any case, are kept after their first reading until `cache_mib` is full; the rest is read anew
+    each time, which with a random order serves better than evicting. Raises DataError if the split is empty."""
 
     def __init__(
         self,
@@ -118,6 +134,7 @@ class SegmentationDataset(Dataset[Item]):
         self.protocol = protocol
         self._free_bytes = cache_mib << 20
         self._cache: dict[int, _Resized] = {}
+        self._truths: dict[int, _PackedMask] = {}
         self._ids = store.ids(split)
         self._shared = SharedRows(self.content, stores) if stores else None
 
@@ -167,6 +184,24 @@ class SegmentationDataset(Dataset[Item]):
         """Image and mask at original size, where metrics are taken. Not cached."""
         return self.store.read(self.split, index)
 
+    def truth(self, index: int) -> NDArray[np.bool_]:
+        """The mask (H, W) at original size alone, where scores of every epoch are taken."""
+        kept = self._truths.get(index)
+        if kept is not None:
+            return kept.unpacked()
+        mask = self.store.truth(self.split, index)
+        packed = _PackedMask.of(mask)
+        if self._fits(packed.bits.nbytes):
+            self._truths[index] = packed
+        return mask
+
+    def _fits(self, nbytes: int) -> bool:
+        """Takes the bytes from what may still be kept."""
+        if nbytes > self._free_bytes:
+            return False
+        self._free_bytes -= nbytes
+        return True
+
     def _resized(self, index: int) -> _Resized:
         if index in self._cache:
             return self._cache[index]
@@ -176,8 +211,7 @@ class SegmentationDataset(Dataset[Item]):
         if row is not None:
             return _Resized.unpacked(row, self._ids[index])
         fresh = self._read(index)
-        if fresh.nbytes <= self._free_bytes:
-            self._free_bytes -= fresh.nbytes
+        if self._fits(fresh.nbytes):
             self._cache[index] = fresh
         return fresh
 

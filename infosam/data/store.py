@@ -127,18 +127,26 @@ class Store:
 
     def read(self, split: Split, index: int) -> Sample:
         """Row `index` of a split, decoded. Raises DataError for damaged content, IndexError out of range."""
+        mask = self.truth(split, index)
         group, offset, row_id = self._rows[split][index]
-        table = self._group(group)
-        try:
-            with Image.open(io.BytesIO(_bytes_at(table, "image", offset))) as picture:
-                rgb = to_rgb(picture)
-            with Image.open(io.BytesIO(_bytes_at(table, "mask", offset))) as drawn:
-                mask = np.asarray(drawn) > 127
-        except PICTURE_ERRORS as error:
-            raise self._damaged(f"row {row_id!r} cannot be decoded ({error})") from error
+        with self._decoding(row_id), Image.open(io.BytesIO(_bytes_at(self._group(group), "image", offset))) as picture:
+            rgb = to_rgb(picture)
         if mask.shape != rgb.shape[:2]:
             raise self._damaged(f"row {row_id!r} has an image of {rgb.shape[:2]} and a mask of {mask.shape} pixels")
         return Sample(id=row_id, image=rgb, mask=mask)
+
+    def truth(self, split: Split, index: int) -> NDArray[np.bool_]:
+        """The mask (H, W) of row `index` of a split, without its image. Raises as `read`."""
+        group, offset, row_id = self._rows[split][index]
+        with self._decoding(row_id), Image.open(io.BytesIO(_bytes_at(self._group(group), "mask", offset))) as drawn:
+            return np.asarray(drawn) > 127
+
+    @contextmanager
+    def _decoding(self, row_id: str) -> Iterator[None]:
+        try:
+            yield
+        except PICTURE_ERRORS as error:
+            raise self._damaged(f"row {row_id!r} cannot be decoded ({error})") from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None, "_groups": OrderedDict()}

@@ -10,12 +10,13 @@ from typing import Literal, NamedTuple
 
 from infosam.metrics.alignment import EMeasure, e_measure
 from infosam.metrics.boundary import boundary_f
-from infosam.metrics.overlap import ber, dice, iou, mae
+from infosam.metrics.overlap import ber, dice, dice_of, iou, iou_of, mae, overlap
 from infosam.metrics.structure import s_measure
 from infosam.metrics.weighted import weighted_f
 
 __all__ = [
-    "METRICS", "EMeasure", "Metric", "ber", "boundary_f", "dice", "e_measure", "iou", "mae", "s_measure", "weighted_f",
+    "METRICS", "EMeasure", "Metric", "ber", "boundary_f", "dice", "dice_of", "e_measure", "iou", "iou_of", "mae",
+    "overlap", "s_measure", "weighted_f",
 ]  # fmt: skip
 
 

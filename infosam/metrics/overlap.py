@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from infosam.metrics.shared import Map, Mask, check_map, check_mask
@@ -10,14 +11,36 @@ from infosam.metrics.shared import Map, Mask, check_map, check_mask
 
 def iou(prediction: Tensor, truth: Tensor) -> float:
     """Intersection over union (Jaccard index) of two (H, W) bool masks; 1 when both are empty."""
-    both, either = _overlap(prediction, truth)
-    return both / either if either else 1.0
+    return iou_of(*overlap(prediction, truth).tolist())
 
 
 def dice(prediction: Tensor, truth: Tensor) -> float:
     """Dice coefficient 2 |A and B| / (|A| + |B|) of two (H, W) bool masks; 1 when both are empty."""
-    both, either = _overlap(prediction, truth)
+    return dice_of(*overlap(prediction, truth).tolist())
+
+
+def iou_of(both: int, either: int) -> float:
+    """`iou` from the numbers of pixels that `overlap` counts."""
+    return both / either if either else 1.0
+
+
+def dice_of(both: int, either: int) -> float:
+    """`dice` from the numbers of pixels that `overlap` counts."""
     return 2 * both / (both + either) if either else 1.0
+
+
+def overlap(prediction: Tensor, truth: Tensor) -> Tensor:
+    """(2,) int64: pixels in both of two bool masks (H, W), and in at least one; where the prediction lies.
+
+    On a GPU nothing waits for the numbers, so that many can be fetched at once."""
+    if prediction.shape != truth.shape:  # broadcasting would return a number that means nothing
+        raise ValueError(f"masks differ in size: {tuple(prediction.shape)} and {tuple(truth.shape)}")
+    ours, theirs = prediction.bool(), truth.bool().to(prediction.device)
+    if ours.device.type != "cpu":
+        return torch.stack([torch.count_nonzero(ours & theirs), torch.count_nonzero(ours | theirs)])
+    # Counted by numpy on one core: torch would split so small a job over threads and wait for them.
+    mine, true = ours.numpy(), theirs.numpy()
+    return torch.tensor([np.count_nonzero(mine & true), np.count_nonzero(mine | true)])
 
 
 def ber(prediction: Mask, truth: Mask) -> float:
@@ -35,12 +58,3 @@ def mae(probability: Map, truth: Mask) -> float:
     """Mean absolute error of a map (H, W) in [0, 1] against a bool truth (H, W); from 0 (best) to 1."""
     values, truth = check_map(probability, truth)
     return float(np.abs(values - truth).mean())
-
-
-def _overlap(prediction: Tensor, truth: Tensor) -> tuple[int, int]:
-    """Pixels in both masks and pixels in at least one of them."""
-    if prediction.shape != truth.shape:  # broadcasting would return a number that means nothing
-        raise ValueError(f"masks differ in size: {tuple(prediction.shape)} and {tuple(truth.shape)}")
-    # Counted by numpy on one core: torch would split so small a job over threads and wait for them.
-    ours, theirs = prediction.bool().cpu().numpy(), truth.bool().cpu().numpy()
-    return int(np.count_nonzero(ours & theirs)), int(np.count_nonzero(ours | theirs))

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from infosam.data.dataset import Batch
 from infosam.data.prompts import Prompts
-from infosam.data.store import Sample
 from infosam.data.transforms import prepare_mask, resized_hw, valid_mask
 from infosam.protocol_prompts import evaluation_prompts, image_generator, shift_box
 from infosam.protocols import OFFICIAL, STRICT, Prompt, ProtocolConfig, choose_protocol
@@ -40,10 +39,7 @@ def prompted(masks: Sequence[Mask], prompt: Prompt, protocol: ProtocolConfig, fi
         ids=[str(number) for number in range(len(masks))],
         indices=list(range(first, first + len(masks))),
     )
-    samples = [
-        Sample(id=str(row), image=np.zeros((*mask.shape, 3), np.uint8), mask=mask) for row, mask in enumerate(masks)
-    ]
-    return evaluation_prompts(samples, batch, prompt, protocol)
+    return evaluation_prompts(masks, batch, prompt, protocol)
 
 
 class TestShift:

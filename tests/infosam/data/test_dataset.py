@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from infosam.data import transforms
@@ -47,10 +48,15 @@ def test_cached_items_are_equal_and_cannot_be_spoilt(store: Store) -> None:
 
 class CountingStore(Store):
     reads = 0
+    truths = 0
 
     def read(self, split: str, index: int) -> Sample:  # type: ignore[override]
         self.reads += 1
         return super().read(split, index)  # type: ignore[arg-type]
+
+    def truth(self, split: str, index: int) -> NDArray[np.bool_]:  # type: ignore[override]
+        self.truths += 1
+        return super().truth(split, index)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("cache_mib", "reads"), [(1024, 4), (0, 12)])
@@ -61,6 +67,18 @@ def test_images_are_decoded_once_while_the_cache_has_room(store: Store, cache_mi
         for index in range(len(dataset)):
             dataset[index]
     assert counting.reads == reads
+
+
+@pytest.mark.parametrize(("cache_mib", "truths"), [(1024, 4), (0, 12)])
+def test_masks_at_original_size_are_decoded_once_and_without_their_images(
+    store: Store, cache_mib: int, truths: int
+) -> None:
+    counting = CountingStore(store.card.path)
+    dataset = SegmentationDataset(counting, "train", CANVAS, cache_mib=cache_mib)
+    for _ in range(3):
+        for index in range(len(dataset)):
+            assert np.array_equal(dataset.truth(index), store.read("train", index).mask)
+    assert (counting.truths, counting.reads) == (truths, 0)
 
 
 def test_a_batch_is_stacked_in_order(store: Store) -> None:
