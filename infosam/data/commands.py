@@ -15,6 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from infosam.data.card import SPLITS, DatasetCard, Split
+from infosam.data.part_options import (
+    AxisOption,
+    BandsOption,
+    OverlapOption,
+    SlicesOption,
+    TileOption,
+    WindowOption,
+    part_options,
+)
 from infosam.errors import DataError
 
 if TYPE_CHECKING:
@@ -92,6 +101,12 @@ def import_command(
     new_splits: Annotated[bool, typer.Option("--new-splits", help="Forget the splits of SRC and draw all.")] = False,
     image_column: ImageColumn = "image",
     mask_column: MaskColumn = "label",
+    bands: BandsOption = None,
+    window: WindowOption = None,
+    axis: AxisOption = "auto",
+    slices: SlicesOption = "labelled",
+    tile: TileOption = None,
+    overlap: OverlapOption = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another data set at --out.")] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Keep images whose mask is empty.")] = False,
 ) -> None:
@@ -102,12 +117,13 @@ def import_command(
 
     messages = Console(stderr=True)
     choice = MaskChoice(classes=tuple(classes or ()), instances=instances)
+    parts = part_options(bands, window, axis, slices, tile, overlap)
     with _progress(messages, "Checking and storing") as progress:
         card = import_dataset(
             source,
             domain=domain,
             out=out,
-            options=ReadOptions(choice=choice, image_column=image_column, mask_column=mask_column),
+            options=ReadOptions(choice=choice, parts=parts, image_column=image_column, mask_column=mask_column),
             splitting=Splitting(seed=seed, group=group, stratify=stratify, anew=new_splits),
             progress=progress,
             overwrite=overwrite,
@@ -145,6 +161,12 @@ def check_command(
     group: Group = None,
     image_column: ImageColumn = "image",
     mask_column: MaskColumn = "label",
+    bands: BandsOption = None,
+    window: WindowOption = None,
+    axis: AxisOption = "auto",
+    slices: SlicesOption = "labelled",
+    tile: TileOption = None,
+    overlap: OverlapOption = 0,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Empty masks are meant.")] = False,
     mask_px: Annotated[
         int, typer.Option(min=1, help="Longest side of the masks that the model computes; 256 for SAM.")
@@ -159,7 +181,8 @@ def check_command(
 
     messages = Console(stderr=True)
     choice = MaskChoice(classes=tuple(classes or ()))
-    options = ReadOptions(choice=choice, image_column=image_column, mask_column=mask_column)
+    parts = part_options(bands, window, axis, slices, tile, overlap)
+    options = ReadOptions(choice=choice, parts=parts, image_column=image_column, mask_column=mask_column)
     with _progress(messages, "Checking") as progress:
         report = check_source(source, options, group=group, allow_empty=allow_empty, mask_px=mask_px, progress=progress)
     if fix is not None:
