@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infosam.data.formats.contract import KEPT, Box, Levels, check_memory, chosen_bands, reading, shape_text
-from infosam.data.formats.names import has_suffix
 from infosam.data.masks import Unusable
 from infosam.data.pairs import PartOptions
 
+NPY_MARK, ZIP_MARK = b"\x93NUMPY", b"PK"
 Role = Literal["image", "mask"]
 NAMES: dict[Role, tuple[str, ...]] = {
     "image": ("image", "images", "img", "imgs", "data", "x"),
@@ -70,29 +70,25 @@ def open_array(path: Path, role: Role, parts: PartOptions) -> Array:
 
 
 def _load(path: Path, role: Role) -> NDArray[np.generic]:
-    with reading(path, role):
+    with reading(path, role), path.open("rb") as file:
+        head = file.read(len(NPY_MARK))
+        file.seek(0)
+        if head and not head.startswith((NPY_MARK, ZIP_MARK)):
+            text = f"{path}: the {role} is no file of NumPy (pickles are never loaded); write it with np.save"
+            raise Unusable(text, "format")
         try:
-            if not has_suffix(path, (".npz",)):
-                loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-                return _one(loaded, path)
-            with np.load(path, allow_pickle=False) as archive:
-                if not isinstance(archive, np.lib.npyio.NpzFile):
-                    return _one(archive, path)
-                return archive[_name(archive.files, path, role)]
+            if not head.startswith(ZIP_MARK):
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            else:
+                with np.load(file, allow_pickle=False) as archive:
+                    array = archive[_name(archive.files, path, role)]
         except ValueError as error:
-            if "allow_pickle" in str(error) or "Object arrays" in str(error):
-                raise Unusable(
-                    f"{path}: the {role} holds Python objects (pickle), which are never loaded; save plain numbers",
-                    "format",
-                ) from error
-            raise
-
-
-def _one(loaded: object, path: Path) -> NDArray[np.generic]:
-    if not isinstance(loaded, np.ndarray):
-        raise Unusable(f"{path}: is an archive of arrays; name it .npz", "format")
-    check_memory(path, loaded.shape, loaded.itemsize)
-    return loaded
+            if "object" not in str(error).lower():
+                raise
+            text = f"{path}: the {role} holds Python objects (pickle), which are never loaded; save plain numbers"
+            raise Unusable(text, "format") from error
+    check_memory(path, array.shape, array.itemsize)
+    return array
 
 
 def _name(names: list[str], path: Path, role: Role) -> str:

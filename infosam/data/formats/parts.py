@@ -15,11 +15,12 @@ from PIL import Image
 from infosam.data.formats.contract import Box, Stack, shape_text
 from infosam.data.formats.levels import levels_of, to_8_bit
 from infosam.data.formats.names import without_suffix
+from infosam.data.formats.nifti import PLANES
 from infosam.data.formats.shelf import Shelf
 from infosam.data.formats.table import Source, image_source, mask_source, same_place
 from infosam.data.formats.tiles import boxes
 from infosam.data.masks import Unusable, distinct, object_values
-from infosam.data.pairs import Labels, Listed, PartOptions, ReadOptions
+from infosam.data.pairs import Labels, Listed, MaskChoice, PartOptions, ReadOptions
 from infosam.data.readers.contract import Listing
 from infosam.errors import ConfigError, DataError
 
@@ -49,6 +50,19 @@ def in_parts(listing: Listing, options: ReadOptions, problems: list[str]) -> Lis
     return replace(listing, listed=listed, notes=(*listing.notes, *cutter.notes()))
 
 
+@dataclass(frozen=True)
+class _File:
+    """An opened file of a pair."""
+
+    source: Source
+    stack: Stack
+
+    @property
+    def chosen(self) -> Sequence[int]:
+        """Numbers of its pictures that are meant."""
+        return range(self.stack.count) if self.source.chosen is None else self.source.chosen
+
+
 @dataclass
 class _Cutter:
     """Cuts the files of one listing, and counts what it did."""
@@ -64,89 +78,53 @@ class _Cutter:
     def parts_of(self, pair: Listed) -> Iterator[Listed]:
         """The pairs that come of one; itself if it is ordinary. Raises Unusable."""
         image_from = image_source(pair, self.options)
-        image = None if image_from is None else self.shelf.stack(image_from.key, image_from.open)
-        mask_from = mask_source(pair, self.options, image)
+        image = None if image_from is None else self._opened(image_from)
+        mask_from = mask_source(pair, self.options, None if image is None else image.stack)
         if mask_from is None:
             yield pair
-            return
-        mask = self.shelf.stack(mask_from.key, mask_from.open)
-        tile = self.options.parts.tile
-        if image is None or image_from is None:
-            places: list[tuple[Place, Place]] = [((0, box), (0, box)) for box in boxes(mask.size, None, 0)]
-            self._check_fit(pair, mask, [0], mask, mask_from)
-            cut = False
+        elif image is None:
+            yield self._drawn(pair, self._opened(mask_from))
         else:
-            chosen = [*range(image.count)] if image_from.chosen is None else [*image_from.chosen]
-            self._check_fit(pair, image, chosen, mask, mask_from)
-            self.used |= image.uses
-            self.planes[image.plane if image.plane in ("axial", "coronal", "sagittal") else ""] += 1
-            parts = boxes(image.size, tile, self.options.parts.overlap)
-            taken = [*range(mask.count)] if mask_from.chosen is None else [*mask_from.chosen]
-            places = [((left, box), (right, box)) for left, right in zip(chosen, taken, strict=True) for box in parts]
-            cut = image.sliced or len(parts) > 1
-        _check_area(pair, places)
-        whole, labelled = self._labelled(pair, mask, [place for _, place in places])
-        for (seen, drawn), has_object in zip(places, labelled, strict=True):
-            if cut and not has_object and self.options.parts.slices == "labelled":
+            yield from self._cut(pair, image, self._opened(mask_from))
+
+    def _opened(self, source: Source) -> _File:
+        return _File(source, self.shelf.stack(source.key, source.open))
+
+    def _drawn(self, pair: Listed, mask: _File) -> Listed:
+        """An ordinary picture whose mask is something else."""
+        if len(mask.chosen) > 1:
+            raise _other_size(pair, (*mask.stack.size[::-1], len(mask.chosen)), "is one picture")
+        place = (mask.chosen[0], Box(0, 0, *mask.stack.size))
+        whole, _ = _values_in(pair, mask.stack, [place], self.options.choice)
+        return replace(pair, mask_content=partial(_mask_of, self.shelf, mask.source, place, whole))
+
+    def _cut(self, pair: Listed, image: _File, mask: _File) -> Iterator[Listed]:
+        _check_fit(pair, image, mask)
+        self.used |= image.stack.uses
+        if image.stack.plane in PLANES:
+            self.planes[image.stack.plane] += 1
+        parts = boxes(image.stack.size, self.options.parts.tile, self.options.parts.overlap)
+        _check_area(pair, parts[0])
+        drawn = [(number, box) for number in mask.chosen for box in parts]
+        seen = [(number, box) for number in image.chosen for box in parts]
+        names = [_name(image, place, box) for place in range(len(image.chosen)) for box in parts]
+        whole, labelled = _values_in(pair, mask.stack, drawn, self.options.choice)
+        is_part = image.stack.sliced or len(parts) > 1
+        group = pair.group or image.stack.group or without_suffix(pair.image).relative_to(self.root).as_posix()
+        for left, right, name, has_object in zip(seen, drawn, names, labelled, strict=True):
+            if is_part and not has_object and self.options.parts.slices == "labelled":
                 self.blank += 1
                 continue
-            self.kept += cut
-            yield self._part(pair, image_from, image, mask_from, seen, drawn, whole)
-
-    def _check_fit(self, pair: Listed, image: Stack, chosen: Sequence[int], mask: Stack, mask_from: Source) -> None:
-        amount = mask.count if mask_from.chosen is None else len(mask_from.chosen)
-        sizes = [(*one.size[::-1], *([number] if max(amount, len(chosen)) > 1 else [])) for one, number in (
-            (mask, amount), (image, len(chosen)),
-        )]  # fmt: skip
-        if sizes[0] != sizes[1]:
-            shapes = f"the mask is {shape_text(sizes[0])} px, its image {pair.image.name} {shape_text(sizes[1])}"
-            raise Unusable(f"{pair.mask}: {shapes}; export the mask at the size of the image", "size")
-        if not same_place(image, mask):
-            reason = f"by their own coordinates the mask lies elsewhere than {pair.image.name}"
-            raise Unusable(f"{pair.mask}: {reason}; save it on the grid of the image", "size")
-
-    def _labelled(self, pair: Listed, mask: Stack, places: Sequence[Place]) -> tuple[tuple[float, ...], list[bool]]:
-        """All values of a mask, and which of its parts have an object."""
-        found: list[frozenset[float]] = []
-        whole: set[float] = set()
-        sample = mask.values(*places[0])
-        for place in places:
-            values = mask.values(*place)
-            found.append(frozenset(distinct(values)))
-            whole |= found[-1]
-            if len(whole) > MAX_VALUES:
-                raise Unusable(
-                    f"{pair.mask}: more than {MAX_VALUES:,} different values, so it is no mask", "mask-values"
-                )
-        if sample.dtype == np.bool_:
-            return (0.0, 1.0), [1.0 in values for values in found]
-        chosen = set(object_values(sorted(whole), self.options.choice, pair.mask, sample))
-        return tuple(sorted(whole)), [bool(values & chosen) for values in found]
-
-    def _part(
-        self,
-        pair: Listed,
-        image_from: Source | None,
-        image: Stack | None,
-        mask_from: Source,
-        seen: Place,
-        drawn: Place,
-        whole: tuple[float, ...],
-    ) -> Listed:
-        content = partial(_mask_of, self.shelf, mask_from, drawn, whole)
-        if image is None or image_from is None:
-            return replace(pair, mask_content=content)
-        name = _name(image, seen, self.options.parts.tile)
-        group = image.group or without_suffix(pair.image).relative_to(self.root).as_posix()
-        return replace(
-            pair,
-            image=_named(pair.image, name),
-            mask=_named(pair.mask, name),
-            row=f"{pair.row}, {name.replace('_', ' ')}" if name else pair.row,
-            group=pair.group or group,
-            image_content=partial(_picture_of, self.shelf, image_from, seen, self.options.parts.window),
-            mask_content=content,
-        )
+            self.kept += is_part
+            yield replace(
+                pair,
+                image=_named(pair.image, name),
+                mask=_named(pair.mask, name),
+                row=f"{pair.row}, {name.replace('_', ' ')}" if name else pair.row,
+                group=group,
+                image_content=partial(_picture_of, self.shelf, image.source, left, self.options.parts.window),
+                mask_content=partial(_mask_of, self.shelf, mask.source, right, whole),
+            )
 
     def check_options(self) -> None:
         """Raises ConfigError if the user chose what concerns no file."""
@@ -166,20 +144,62 @@ class _Cutter:
             yield f"{self.blank} of {total} slices and tiles without an object left out; --slices all keeps them"
 
 
-def _check_area(pair: Listed, places: Sequence[tuple[Place, Place]]) -> None:
-    (_, box), _ = places[0]
+def _check_fit(pair: Listed, image: _File, mask: _File) -> None:
+    """Raises Unusable if a mask is of another size than its image, or lies elsewhere."""
+    several = max(len(image.chosen), len(mask.chosen)) > 1
+    left, right = ((*one.stack.size[::-1], *[len(one.chosen)] * several) for one in (image, mask))
+    if left != right:
+        raise _other_size(pair, right, f"{shape_text(left)}")
+    if len(image.chosen) == image.stack.count and not same_place(image.stack, mask.stack):
+        reason = f"by their own coordinates the mask lies elsewhere than {pair.image.name}"
+        raise Unusable(f"{pair.mask}: {reason}; save it on the grid of the image", "size")
+
+
+def _other_size(pair: Listed, shape: tuple[int, ...], wanted: str) -> Unusable:
+    sizes = f"the mask is {shape_text(shape)} px, its image {pair.image.name} {wanted}"
+    return Unusable(f"{pair.mask}: {sizes}; export the mask at the size of the image", "size")
+
+
+def _check_area(pair: Listed, box: Box) -> None:
     if box.height * box.width > (limit := 2 * (Image.MAX_IMAGE_PIXELS or 1 << 62)):
         reason = f"{box.width} x {box.height} px, more than {limit // 1_000_000} million"
         raise Unusable(f"{pair.image}: {reason}; cut it into tiles, such as --tile 1024", "bomb")
 
 
-def _name(image: Stack, seen: Place, tile: int | None) -> str:
-    """Of a part, such as axial_012 or slice_3_y512_x0; empty if it is the whole."""
-    number, box = seen
-    words = [f"{image.plane}_{number:0{len(str(image.count - 1))}}"] if image.plane else []
-    if tile is not None and (box.height, box.width) != image.size:
+def _values_in(
+    pair: Listed, mask: Stack, places: Sequence[Place], choice: MaskChoice
+) -> tuple[tuple[float, ...], list[bool]]:
+    """All values of a mask, and which of its parts have an object. Raises Unusable if values do not say what is."""
+    found: list[frozenset[float]] = []
+    whole: set[float] = set()
+    richest = mask.values(*places[0])
+    for place in places:
+        values = mask.values(*place)
+        found.append(frozenset(distinct(values)))
+        whole |= found[-1]
+        if len(whole) > MAX_VALUES:
+            text = f"{pair.mask}: more than {MAX_VALUES:,} different values, so it is no mask; correct the row"
+            raise Unusable(text, "mask-values")
+        if len(found[-1]) == max(map(len, found)):
+            richest = values
+    if richest.dtype == np.bool_:
+        return (0.0, 1.0), [1.0 in values for values in found]
+    chosen = set(object_values(sorted(whole), choice, pair.mask, richest))
+    return tuple(sorted(whole)), [bool(values & chosen) for values in found]
+
+
+def _name(image: _File, place: int, box: Box) -> str:
+    """Of a part, such as axial_012 or slice_3_y512_x0; empty if it is the whole file."""
+    amount = len(image.chosen)
+    words = [f"{image.stack.plane}_{place:0{len(str(amount - 1))}}"] if _is_cut(image) else []
+    if (box.height, box.width) != image.stack.size:
         words.append(f"y{box.top}_x{box.left}")
     return "_".join(words)
+
+
+def _is_cut(image: _File) -> bool:
+    """Whether the file is more than one slice; a volume of one slice is still one."""
+    return bool(image.stack.plane) and (len(image.chosen) > 1 or image.stack.plane in PLANES)
 
 
 def _named(path: Path, part: str) -> Path:
