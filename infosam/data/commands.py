@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +42,10 @@ SRC is one of
 - a [bold]COCO[/bold] JSON with polygons or run lengths, or a folder with one per split;
 
 - a [bold]Hugging Face[/bold] data set on disk (Arrow or Parquet), or a data set of infosam.
+
+Images and masks are pictures, or [bold]GeoTIFF, NIfTI, DICOM[/bold] (a file, or a folder with one series), [bold]npy or
+npz[/bold]: slices and tiles (--slices, --tile) become images of their own, and those of one scene, volume or patient
+stay in one split.
 
 Masks have two values, background 0 and object anything else, or --class says which value, colour or COCO category is
 the object. An image may have several masks. Missing splits are drawn from train. Every file is opened; if one is bad,
@@ -129,8 +133,7 @@ def import_command(
             overwrite=overwrite,
             allow_empty=allow_empty,
         )
-    for note in card.notes:
-        messages.print(Text("note: ", style="yellow") + Text(note), soft_wrap=True)
+    _show_notes(messages, card.notes)
     _show(Console(), card)
     messages.print(Text(f"Before a sweep, look for leaks and doubtful masks: infosam data check {out}"), soft_wrap=True)
 
@@ -142,6 +145,11 @@ def _progress(console: Console, what: str) -> Iterator[Callable[[int, int], None
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _show_notes(console: Console, notes: Sequence[str]) -> None:
+    for note in notes:
+        console.print(Text("note: ", style="yellow") + Text(note), soft_wrap=True)
 
 
 def _show(console: Console, card: DatasetCard) -> None:
@@ -191,6 +199,7 @@ def check_command(
         with _progress(messages, "Mending") as progress:
             fixed = write_fixed(report, fix, progress)
         report = replace(report, findings=fixed.findings)
+    _show_notes(messages, report.listing.notes)
     show_report(Console(), report)
     if out is not None:
         write_page(report, out)

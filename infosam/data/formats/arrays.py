@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from infosam.data.formats.contract import KEPT, Box, Levels, check_memory, chosen_bands, reading, shape_text
+from infosam.data.formats.contract import KEPT, Box, Stack, check_memory, chosen_bands, reading, shape_text
 from infosam.data.masks import Unusable
 from infosam.data.pairs import PartOptions
 
@@ -24,13 +24,10 @@ SHAPES = {
 }
 
 
-class Array:
+class Array(Stack):
     """One picture or N of them."""
 
     uses = frozenset({"bands", "window"})
-    group: str | None = None
-    affine = None
-    inverted = False
 
     def __init__(self, array: NDArray[np.generic], bands: tuple[int, ...], *, colour: bool) -> None:
         self._array = array if array.ndim == 3 + colour else array[None]
@@ -40,13 +37,13 @@ class Array:
         self.sliced = self.count > 1
         self.plane = "slice" if self.sliced else ""
         self.nbytes = 0 if isinstance(array, np.memmap) else array.nbytes
-        self.levels: Levels | None = KEPT if array.dtype in (np.uint8, np.bool_) else None
+        self.levels = KEPT if array.dtype in (np.uint8, np.bool_) else None
 
     def values(self, index: int, box: Box, step: int = 1) -> NDArray[np.generic]:
         top, left, height, width = box
         part = self._array[index, top : top + height : step, left : left + width : step]
         if self._channels:
-            part = part[:, :, self._channels] if len(self._channels) > 1 else part[:, :, self._channels[0]]
+            part = part[:, :, self._channels if len(self._channels) > 1 else self._channels[0]]
         return np.asarray(part)
 
 

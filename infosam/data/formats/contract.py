@@ -6,10 +6,11 @@ import importlib
 import struct
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,31 +37,32 @@ class Box(NamedTuple):
     width: int
 
 
-class Stack(Protocol):
+class Stack(ABC):
     """An opened file: one picture, or many of one size."""
 
     size: tuple[int, int]  # (H, W) of each picture
-    count: int
-    nbytes: int  # held in memory at most
-    uses: frozenset[str]  # fields of PartOptions that it follows
-    sliced: bool  # its pictures are slices of something larger, so that some may lack the object
-    plane: str  # word before the number of a slice, such as "axial"; empty if there is one picture only
-    group: str | None  # patient or the like; None: the file itself
-    affine: NDArray[np.float64] | None  # (4, 4) from (column, row, number of picture) to mm to the right, front, top
-    levels: Levels | None  # None: to be measured on all pictures
-    inverted: bool  # low values are bright
+    count: int = 1
+    nbytes: int = 1 << 20  # held in memory at most
+    uses: frozenset[str] = frozenset()  # fields of PartOptions that it follows
+    sliced: bool = False  # its pictures are slices of something larger, so that some may lack the object
+    plane: str = ""  # word before the number of a slice, such as "axial"
+    group: str | None = None  # patient or the like; None: the file itself
+    affine: NDArray[np.float64] | None = None  # (4, 4) from (column, row, number of picture) to mm right, front, top
+    levels: Levels | None = None  # None: to be measured on all pictures
+    inverted: bool = False  # low values are bright
 
+    @abstractmethod
     def values(self, index: int, box: Box, step: int = 1) -> NDArray[np.generic]:
         """(h, w) or (h, w, 3) of a picture, every `step`-th pixel; NaN where there is nothing. Raises Unusable."""
-        ...
 
 
 @contextmanager
 def reading(path: Path, kind: str, *more: type[Exception]) -> Iterator[None]:
     """Says what errors of a library mean, also `more` of its own: Unusable with the file, and a cure."""
+    caught: tuple[type[Exception], ...] = (*DAMAGED, *more)
     try:
         yield
-    except (*DAMAGED, *more) as error:
+    except caught as error:
         if isinstance(error, DataError):
             raise  # the user's choice, not the file
         reason = " ".join(str(error).split()).replace(f"'{path}'", "it").replace(str(path), "it")[:200]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infosam.data.formats.contract import KEPT, Box, Levels, library, reading
+from infosam.data.formats.contract import KEPT, Box, Levels, Stack, library, reading
 from infosam.data.formats.dicom_header import (
     EXTRA,
     Frame,
@@ -26,10 +25,9 @@ from infosam.data.masks import Unusable
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-class Series:
+class Series(Stack):
     """Pictures of one size; each is read when it is needed."""
 
-    nbytes = 1 << 20
     uses = frozenset({"window"})
     sliced = True
 
@@ -39,8 +37,10 @@ class Series:
         self.size = frames[0].size
         self.count = len(frames)
         self.plane = "slice" if len(frames) > 1 else ""
-        self.group: str | None = frames[0].group
+        self.group = frames[0].group
         self.inverted = frames[0].inverted
+        self.levels = _levels(self.frames)
+        self.affine = _affine(self.frames)
 
     def values(self, index: int, box: Box, step: int = 1) -> NDArray[np.generic]:
         frame = self.frames[index]
@@ -49,34 +49,35 @@ class Series:
         pixels = pixels[top : top + height : step, left : left + width : step]
         if self._kind == "mask" or pixels.ndim == 3 or (frame.slope, frame.intercept) == (1, 0):
             return pixels
-        return pixels * np.float64(frame.slope) + np.float64(frame.intercept)
+        return pixels.astype(np.float64) * frame.slope + frame.intercept
 
-    @cached_property
-    def levels(self) -> Levels | None:
-        """The window of the file, if all its slices have the same: else brightness would jump."""
-        windows = {frame.window for frame in self.frames}
-        if len(windows) == 1 and (window := windows.pop()) is not None:
-            centre, width = window
-            return ((centre - width / 2, centre + width / 2),)
-        plain = all(frame.bits == 8 and (frame.slope, frame.intercept) == (1, 0) for frame in self.frames)
-        return (((0.0, 255.0),) if self.inverted else KEPT) if plain else None
 
-    @cached_property
-    def affine(self) -> NDArray[np.float64] | None:
-        """None if slices do not say where they lie."""
-        if positions_of(self.frames) is None:
-            return None
-        first, last = self.frames[0], self.frames[-1]
-        assert first.position is not None
-        assert last.position is not None
-        assert first.axes is not None
-        row, column = np.array(first.axes[:3]), np.array(first.axes[3:])
-        start, end = np.array(first.position), np.array(last.position)
-        found = np.eye(4)
-        found[:3, 0], found[:3, 1] = row * first.spacing[1], column * first.spacing[0]
-        found[:3, 2] = (end - start) / (self.count - 1) if self.count > 1 else np.cross(row, column)
-        found[:3, 3] = start
-        return LPS_TO_RAS @ found
+def _levels(frames: Sequence[Frame]) -> Levels | None:
+    """The window of the file, if all its slices have the same: else brightness would jump."""
+    windows = {frame.window for frame in frames}
+    if len(windows) == 1 and (window := windows.pop()) is not None:
+        centre, width = window
+        return ((centre - width / 2, centre + width / 2),)
+    plain = all(frame.bits == 8 and (frame.slope, frame.intercept) == (1, 0) for frame in frames)
+    return (((0.0, 255.0),) if frames[0].inverted else KEPT) if plain else None
+
+
+def _affine(frames: Sequence[Frame]) -> NDArray[np.float64] | None:
+    """None if slices do not say where they lie."""
+    if positions_of(frames) is None:
+        return None
+    first, last = frames[0], frames[-1]
+    assert first.position is not None
+    assert last.position is not None
+    assert first.axes is not None
+    row, column = np.array(first.axes[:3]), np.array(first.axes[3:])
+    start, end = np.array(first.position), np.array(last.position)
+    found = np.eye(4)
+    found[:3, 0], found[:3, 1] = row * first.spacing[1], column * first.spacing[0]
+    found[:3, 2] = (end - start) / (len(frames) - 1) if len(frames) > 1 else np.cross(row, column)
+    found[:3, 3] = start
+    moved: NDArray[np.float64] = LPS_TO_RAS @ found
+    return moved
 
 
 def open_series(folder: Path, kind: Literal["image", "mask"]) -> Series:

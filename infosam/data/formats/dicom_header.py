@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -187,7 +187,7 @@ def in_order(frames: list[Frame], place: Path) -> list[Frame]:
     return [frame for _, frame in sorted(zip(numbers, frames, strict=True), key=lambda pair: pair[0])]
 
 
-def positions_of(frames: list[Frame]) -> NDArray[np.float64] | None:
+def positions_of(frames: Sequence[Frame]) -> NDArray[np.float64] | None:
     """How far along their common normal pictures lie, mm; None if they do not say, or are not parallel."""
     axes = frames[0].axes
     if axes is None:

@@ -48,10 +48,10 @@ def open_segments(path: Path, image: Stack) -> Segments:
     check_memory(path, (image.count, *size), 2)
     labels = np.zeros((image.count, *size), np.uint16)
     labelmap = dataset.get("SegmentationType") == "LABELMAP"
-    frames = decoded(path, "mask", None).reshape(-1, *size)
+    frames = decoded(path, "mask", None).reshape(-1, *size).astype(np.uint16)
     for number, drawn in enumerate(frames):
         slice_number = _slice_of(dataset, number, image, path)
-        segment = np.where(drawn > 0, drawn if labelmap else _segment(dataset, number, path), 0).astype(np.uint16)
+        segment = drawn if labelmap else (drawn > 0).astype(np.uint16) * _segment(dataset, number, path)
         if (labels[slice_number][segment > 0] > 0).any():
             raise Unusable(f"{path}: segments overlap; save one file for each", "mask-values")
         labels[slice_number] += segment

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from infosam.data.formats.contract import KEPT, Box, Levels, chosen_bands, library, reading
+from infosam.data.formats.contract import KEPT, Box, Stack, chosen_bands, library, reading
 from infosam.data.formats.names import TIFF_SUFFIXES, has_suffix
 from infosam.data.masks import Unusable
 from infosam.data.pairs import PartOptions
@@ -23,24 +23,17 @@ COLOURS = ("red", "green", "blue")
 _OPENING = Lock()  # filters of warnings are one for all threads
 
 
-class Scene:
+class Scene(Stack):
     """One open file."""
 
-    count = 1
-    nbytes = 1 << 20
     uses = frozenset({"bands", "window"})
-    sliced = False
-    plane = ""
-    group: str | None = None
-    inverted = False
 
     def __init__(self, path: Path, kind: str, dataset: Any, bands: tuple[int, ...], *, raw: bool) -> None:
         self._path, self._kind, self._dataset, self._bands, self._raw = path, kind, dataset, bands, raw
         self._lock = Lock()  # a file handle of GDAL serves one thread at a time
         self.size = (int(dataset.height), int(dataset.width))
-        self.levels: Levels | None = KEPT if {dataset.dtypes[band - 1] for band in bands} == {"uint8"} else None
+        self.levels = KEPT if {dataset.dtypes[band - 1] for band in bands} == {"uint8"} else None
         place = dataset.transform
-        self.affine = None
         if not place.is_identity:
             self.affine = np.array(
                 [[place.a, place.b, 0, place.c], [place.d, place.e, 0, place.f], [0, 0, 0, 0], [0, 0, 0, 1]], np.float64

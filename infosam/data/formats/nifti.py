@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from infosam.data.formats.contract import (
     KEPT,
     Box,
-    Levels,
+    Stack,
     check_memory,
     chosen_bands,
     library,
@@ -29,14 +29,11 @@ PLANES = {"axial": ("L", "P", "S"), "coronal": ("L", "I", "P"), "sagittal": ("P"
 THICK = 1.5  # so much coarser than the others, voxels tell in which plane the slices were taken
 
 
-class Volume:
+class Volume(Stack):
     """One volume, or some of several along the fourth axis as colours; voxels are read when they are first needed."""
 
-    count: int
     sliced = True
     uses = frozenset({"bands", "window", "axis"})
-    group: str | None = None
-    inverted = False
 
     def __init__(
         self, path: Path, kind: str, image: Any, turn: NDArray[np.float64], plane: str, bands: tuple[int, ...]
@@ -49,10 +46,10 @@ class Volume:
         width, height, self.count = (int(shape[int(axis)]) for axis in np.argsort(turn[:, 0]))
         self.size = (height, width)
         self.plane = plane
-        self.affine: NDArray[np.float64] | None = image.affine @ orientations.inv_ornt_aff(turn, shape)
+        self.affine = image.affine @ orientations.inv_ornt_aff(turn, shape)
         self.nbytes = check_memory(path, image.shape, image.dataobj.dtype.itemsize)
         scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
-        self.levels: Levels | None = KEPT if image.dataobj.dtype == np.uint8 and not scaled else None
+        self.levels = KEPT if image.dataobj.dtype == np.uint8 and not scaled else None
 
     def values(self, index: int, box: Box, step: int = 1) -> NDArray[np.generic]:
         top, left, height, width = box
@@ -60,13 +57,10 @@ class Volume:
         part = voxels[left : left + width : step, top : top + height : step, index]  # columns, rows[, bands]
         part = np.swapaxes(part, 0, 1)
         if part.ndim == 3:
-            part = (
-                part[:, :, [band - 1 for band in self._bands]]
-                if len(self._bands) > 1
-                else (part[:, :, self._bands[0] - 1])
-            )
+            channels = [band - 1 for band in self._bands]
+            part = part[:, :, channels if len(channels) > 1 else channels[0]]
         slope, inter = self._image.dataobj.slope, self._image.dataobj.inter
-        return part if (slope, inter) == (1, 0) else part * np.float64(slope) + np.float64(inter)
+        return part if (slope, inter) == (1, 0) else part.astype(np.float64) * slope + inter
 
     def _loaded(self) -> NDArray[np.generic]:
         """Voxels (columns, rows, slices[, bands]) without their scale, which would make floats of them."""

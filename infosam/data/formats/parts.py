@@ -214,4 +214,4 @@ def _picture_of(shelf: Shelf, source: Source, place: Place, window: tuple[float,
 
 def _mask_of(shelf: Shelf, source: Source, place: Place, whole: tuple[float, ...]) -> Labels | NDArray[np.bool_]:
     values = shelf.stack(source.key, source.open).values(*place)
-    return values if values.dtype == np.bool_ else Labels(np.asarray(values), whole)
+    return values.astype(np.bool_) if values.dtype == np.bool_ else Labels(values, whole)

@@ -5,22 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from infosam.data.formats.contract import KEPT, Box, Levels
+from infosam.data.formats.contract import KEPT, Box, Levels, Stack
 from infosam.data.pairs import Labels, Listed, MaskChoice
 from infosam.data.pixels import decode_rgb, decode_values, read_bytes
 
 
-class Picture:
+class Picture(Stack):
     """One picture in memory."""
 
-    count = 1
-    uses: frozenset[str] = frozenset()
-    sliced = False
-    plane = ""
-    group: str | None = None
-    affine = None
     levels: Levels | None = KEPT
-    inverted = False
 
     def __init__(self, pixels: NDArray[np.generic]) -> None:
         self._pixels = pixels
