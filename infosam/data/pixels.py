@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -72,11 +73,17 @@ class Picture:
     """An image file, opened."""
 
     source: bytes  # as it was found
-    upright: bytes  # encoded, without EXIF rotation
+    encoded: bytes | None  # the file, if that is upright
+    pixels: NDArray[np.uint8]  # (H, W) or (H, W, 3)
     rgb: NDArray[np.uint8]  # (H, W, 3) upright
     rotated: bool  # EXIF asked for it
     mode: str  # Pillow's word for the kind of its pixels
     transparent: bool  # it has an alpha channel or a transparent colour
+
+    @cached_property
+    def upright(self) -> bytes:
+        """Encoded, without EXIF rotation. Not before it is asked for: a check never needs it."""
+        return png(Image.fromarray(self.pixels)) if self.encoded is None else self.encoded
 
 
 @dataclass(frozen=True)
@@ -132,16 +139,17 @@ def open_picture(pair: Listed) -> Picture:
             rgb, mode = to_rgb(image), image.mode
     except PICTURE_ERRORS as error:
         raise unreadable(pair.image, "image", error) from error
-    upright = png(Image.fromarray(rgb)) if rotated else content
-    return Picture(source=content, upright=upright, rgb=rgb, rotated=rotated, mode=mode, transparent=transparent)
+    kept = None if rotated else content
+    return Picture(
+        source=content, encoded=kept, pixels=rgb, rgb=rgb, rotated=rotated, mode=mode, transparent=transparent
+    )
 
 
 def _of_pixels(pixels: NDArray[np.uint8]) -> Picture:
     """A picture that was never a file of its own. Its source is the pixels: another PNG library must not change it."""
     rgb = pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
     source = f"{pixels.shape}:".encode() + np.ascontiguousarray(pixels).tobytes()
-    upright = png(Image.fromarray(pixels))
-    return Picture(source=source, upright=upright, rgb=rgb, rotated=False, mode="", transparent=False)
+    return Picture(source=source, encoded=None, pixels=pixels, rgb=rgb, rotated=False, mode="", transparent=False)
 
 
 def open_drawing(pair: Listed, choice: MaskChoice | None = None) -> Drawing:

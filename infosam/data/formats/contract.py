@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import struct
+import tokenize
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -21,10 +22,12 @@ from infosam.errors import DataError
 Levels = tuple[tuple[float, float], ...]  # values that become 0 and 255, for each band or once for all
 KEPT: Levels = ()  # 8-bit values stay as they are
 MAX_FILE_MIB = 8192  # of pixels in memory; a damaged header may claim any size
-# What libraries raise for damaged files. MemoryError: a header that claims more than there is.
+# What libraries raise for damaged files. MemoryError: a header that claims more than there is; the headers of npy are
+# Python literals.
 DAMAGED = (
     OSError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError, OverflowError, ArithmeticError,
     NotImplementedError, RuntimeError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile,
+    SyntaxError, tokenize.TokenError,
 )  # fmt: skip
 
 

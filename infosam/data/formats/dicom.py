@@ -105,7 +105,7 @@ def open_file(path: Path, kind: Literal["image", "mask"]) -> tuple[Series, list[
 def decoded(path: Path, kind: str, number: int | None) -> NDArray[np.generic]:
     """Stored pixels of a picture, (H, W), or (H, W, 3) in RGB; without a number of all in the file. Raises Unusable."""
     pydicom, pixels = library("pydicom", EXTRA, path), library("pydicom.pixels", EXTRA, path)
-    with reading(path, kind):
+    with reading(path, kind, pydicom.errors.BytesLengthException):
         header = pydicom.Dataset()
         try:
             array: NDArray[np.generic] = pixels.pixel_array(path, index=number, ds_out=header)

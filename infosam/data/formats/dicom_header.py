@@ -65,10 +65,13 @@ def read_dataset(path: Path, kind: str, **options: Any) -> Any:
     pydicom = library("pydicom", EXTRA, path)
     try:
         with _READING, pydicom.config.disable_value_validation():
-            return pydicom.dcmread(path, **options)
+            dataset = pydicom.dcmread(path, **options)
+            for _ in dataset.iterall():
+                pass  # values are looked at here, where nobody warns of them with the value
+            return dataset
     except pydicom.errors.InvalidDicomError as error:
         raise Unusable(f"{path}: the {kind} is no DICOM file; export it again", "format") from error
-    except DAMAGED as error:
+    except (*DAMAGED, pydicom.errors.BytesLengthException) as error:
         raise Unusable(
             f"{path}: the {kind} is damaged or cut short ({type(error).__name__}); copy or export it again"
         ) from error

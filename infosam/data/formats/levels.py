@@ -10,6 +10,7 @@ from infosam.data.formats.contract import KEPT, Box, Levels, Stack
 LOW_PERCENT, HIGH_PERCENT = 0.5, 99.5
 MAX_PICTURES = 64  # of a stack that are looked at, evenly spaced
 MAX_VALUES = 4_000_000  # of each band
+ROWS = 512  # that are computed at a time
 
 
 def levels_of(stack: Stack, window: tuple[float, float] | None) -> Levels:
@@ -45,10 +46,11 @@ def measured(stack: Stack) -> Levels:
 def to_8_bit(values: NDArray[np.generic], levels: Levels) -> NDArray[np.uint8]:
     """(h, w) or (h, w, 3) with the levels at 0 and 255, everything beyond cut off, nothing (NaN) as 0."""
     if levels == KEPT:
-        return values.astype(np.uint8) * (255 if values.dtype == np.bool_ else 1)
+        return values.astype(np.uint8) * np.uint8(255 if values.dtype == np.bool_ else 1)
     low, high = (np.array(ends, np.float64) for ends in zip(*levels, strict=True))
     span = np.where(high == low, 1.0, high - low)
-    shares = (
-        (values.astype(np.float64) - low) / span if values.ndim == 3 else (values.astype(np.float64) - low[0]) / span[0]
-    )
-    return np.rint(np.nan_to_num(np.clip(shares, 0, 1)) * 255).astype(np.uint8)
+    shown = np.empty(np.atleast_3d(values).shape, np.uint8)
+    for top in range(0, len(values), ROWS):  # as floats a whole scene would need eight times its memory
+        rows = np.atleast_3d(values)[top : top + ROWS].astype(np.float64)
+        shown[top : top + ROWS] = np.rint(np.nan_to_num(np.clip((rows - low) / span, 0, 1)) * 255)
+    return shown.reshape(values.shape)

@@ -238,6 +238,18 @@ def test_nothing_of_the_patient_is_stored(tmp_path: Path, capsys: pytest.Capture
             assert word.decode() not in said.out + said.err
 
 
+def test_nobody_warns_of_odd_values_with_the_value(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Warnings are errors here, and pydicom's name the value."""
+    with pydicom.config.disable_value_validation():
+        source = one(tmp_path, PatientID="MUELLER" * 12, StudyInstanceUID="MUELLER")
+    caplog.clear()
+    listing, problems = list_pairs(source, ReadOptions())
+    assert problems == []
+    for pair in listing.listed:
+        open_both(pair)
+    assert "MUELLER" not in caplog.text
+
+
 def test_a_group_that_the_user_chooses_comes_first(tmp_path: Path) -> None:
     found = discover(one(tmp_path), splitting=Splitting(group=r"images/(p\d)"))
     assert {pair.group for pair in found.pairs} == {"p0", "p1", "p2"}

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from small_sources import huggingface, pixels, truth, write_pictures
-from small_volumes import FORMATS, intensities, labels, open_all, write_nifti, write_tiff
+from small_volumes import FORMATS, dicom_dataset, intensities, labels, open_all, save_dicom, write_nifti, write_tiff
 from typer.testing import CliRunner
 
 from infosam import cli
@@ -163,6 +163,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "nii": lambda path: write_nifti(path, intensities(0)),
     "npy": lambda path: np.save(path, intensities(0)),
     "npz": lambda path: np.savez(path, intensities(0)),
+    "dcm": lambda path: save_dicom(path, dicom_dataset((intensities(0)[0] + 1024).astype(np.uint16), "p", 0)),
 }
 
 
@@ -177,7 +178,7 @@ def test_a_changed_byte_is_read_or_refused(data: st.DataObject, ending: str, tmp
         WRITERS[ending](kept)
     content = bytearray(kept.read_bytes())
     for _ in range(data.draw(st.integers(1, 6))):
-        content[data.draw(st.integers(0, min(len(content), 400) - 1))] = data.draw(st.integers(0, 255))
+        content[data.draw(st.integers(0, min(len(content), 1500) - 1))] = data.draw(st.integers(0, 255))
     image, mask = tmp_path / f"images/a.{ending}", tmp_path / f"masks/a.{ending}"
     for path, written in ((image, bytes(content)), (mask, kept.read_bytes())):
         path.unlink(missing_ok=True)  # the old one may still be mapped
@@ -196,7 +197,8 @@ def test_the_helpers_of_this_file_write_good_files(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     for ending, write in WRITERS.items():
         write(tmp_path / f"images/{ending}.{ending}")
-        np.save(tmp_path / f"masks/{ending}.npy", np.ones((9, 11), np.uint8) if ending == "tif" else labels(0))
+        mask = {"tif": np.ones((9, 11), np.uint8), "dcm": labels(0)[1]}.get(ending, labels(0))
+        np.save(tmp_path / f"masks/{ending}.npy", mask)
     (tmp_path / "masks/nii.npy").unlink()
     write_nifti(tmp_path / "masks/nii.nii", labels(0))
     open_all(tmp_path)
