@@ -49,8 +49,9 @@ def distinct(values: NDArray[np.generic]) -> list[float]:
     if values.dtype.kind in "iu" and values.size:
         low, high = int(values.min()), int(values.max())
         if high - low < values.size:
-            counts = np.bincount((values.astype(np.int64) - low).ravel())
-            return [float(value + low) for value in np.flatnonzero(counts)]
+            above = values - values.min() if values.dtype.kind == "u" else values.astype(np.int64) - low
+            counts = np.bincount(above.ravel().astype(np.int64))
+            return [float(int(value) + low) for value in np.flatnonzero(counts)]
     elif not values.any():
         return [0.0] * bool(values.size)
     return [float(value) for value in np.unique(values)]

@@ -47,6 +47,8 @@ class Series(Stack):
         pixels = decoded(frame.path, self._kind, frame.number)
         top, left, height, width = box
         pixels = pixels[top : top + height : step, left : left + width : step]
+        if self._kind == "mask" and pixels.ndim == 3:
+            raise Unusable(f"{frame.path}: the mask has colours; save one value for each pixel", "mask-values")
         if self._kind == "mask" or pixels.ndim == 3 or (frame.slope, frame.intercept) == (1, 0):
             return pixels
         return pixels.astype(np.float64) * frame.slope + frame.intercept

@@ -19,6 +19,8 @@ from infosam.data.pixels import PICTURE_ERRORS
 
 EXTRA = "geo"
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MIN_IS_BLACK, RGB = 1, 2  # of TIFF's ways to mean a value
+ORIENTATION = 0x0112
 COLOURS = ("red", "green", "blue")
 _OPENING = Lock()  # filters of warnings are one for all threads
 
@@ -71,12 +73,24 @@ def is_scene(path: Path) -> bool:
         return False  # opening it as a picture says what is wrong
 
 
-def is_tiff(path: Path) -> bool:
-    """By ending and first bytes."""
+def is_raw(path: Path, kind: Literal["image", "mask"]) -> bool:
+    """Whether a TIFF can be read a window at a time: its values are meant as they are. Palettes, colours for print,
+    white as 0, transparency and turned pictures are for the reader of ordinary pictures, and so are masks in colours.
+    Reads the header only."""
     try:
         with path.open("rb") as file:
-            return has_suffix(path, TIFF_SUFFIXES) and file.read(4) in MAGIC
-    except (OSError, ValueError):
+            if not has_suffix(path, TIFF_SUFFIXES) or file.read(4) not in MAGIC:
+                return False
+        with Image.open(path) as image:
+            tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+            bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+            fit = min(bits) >= 8 if kind == "image" else len(bits) == 1
+            plain = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) in (MIN_IS_BLACK, RGB)
+            upright = tags.get(ORIENTATION, 1) == 1
+            return plain and upright and fit and TiffImagePlugin.EXTRASAMPLES not in tags
+    except (UnidentifiedImageError, Image.DecompressionBombError):
+        return True
+    except PICTURE_ERRORS:
         return False
 
 

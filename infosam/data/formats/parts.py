@@ -44,8 +44,8 @@ def in_parts(listing: Listing, options: ReadOptions, problems: list[str]) -> Lis
         cutter.check_options()
         if listing.listed and not listed:
             raise DataError(
-                f"no slice or tile has an object, of {cutter.blank} looked at; look at the values in the masks, choose "
-                "with --class, or keep them with --slices all"
+                f"{listing.root}: no slice or tile has an object, of {cutter.blank} looked at; look at the values in "
+                "the masks, choose with --class, or keep them with --slices all"
             )
     return replace(listing, listed=listed, notes=(*listing.notes, *cutter.notes()))
 

@@ -36,4 +36,7 @@ def open_mask(pair: Listed, choice: MaskChoice) -> Picture:
     drawn = pair.mask_content() if pair.mask_content else read_bytes(pair.mask, "mask")
     if isinstance(drawn, Labels):
         return Picture(drawn.values)
-    return Picture(drawn if isinstance(drawn, np.ndarray) else decode_values(drawn, pair.mask, choice)[0])
+    if isinstance(drawn, np.ndarray):
+        return Picture(drawn)
+    values, _, _ = decode_values(drawn, pair.mask, choice)
+    return Picture(values.astype(np.uint8) if values.dtype == np.bool_ else values)  # as of a mask, not as drawn

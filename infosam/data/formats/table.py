@@ -44,8 +44,8 @@ def image_source(pair: Listed, options: ReadOptions) -> Source | None:
             series, chosen = dicom.open_file(path, "image")
             key = ("series", path.parent, series.frames[0].series, series.size)
             return Source(key, lambda: dicom.open_file(path, "image")[0], chosen)
-        chosen_by_user = parts.bands or parts.window or (parts.tile and _larger(pair, parts.tile))
-        if geotiff.is_scene(path) or (chosen_by_user and geotiff.is_tiff(path)):
+        asked = parts.bands or parts.window or (parts.tile and _larger(pair, parts.tile))
+        if geotiff.is_scene(path) or (asked and geotiff.is_raw(path, "image")):
             return Source(("image", path), lambda: geotiff.open_scene(path, "image", parts))
     if parts.tile and _larger(pair, parts.tile):
         return Source(("picture", pair.image_content or path), lambda: picture.open_image(pair))
@@ -70,7 +70,7 @@ def mask_source(pair: Listed, options: ReadOptions, image: Stack | None) -> Sour
             return Source(("mask", path), lambda: arrays.open_array(path, "mask", parts))
         if names.is_dicom(path):
             return _dicom_mask(path, image)
-        if image is not None and geotiff.is_tiff(path) and not _is_coloured(path):
+        if image is not None and geotiff.is_raw(path, "mask"):
             return Source(("mask", path), lambda: geotiff.open_scene(path, "mask", parts))
     if image is None:
         return None
@@ -104,15 +104,6 @@ def _larger(pair: Listed, tile: int) -> bool:
         except PICTURE_ERRORS:
             return False  # opening it says what is wrong
     return max(picture.open_image(pair).size) > tile
-
-
-def _is_coloured(path: Path) -> bool:
-    """Whether a TIFF is an ordinary picture of several bands, such as a mask with colours for classes."""
-    try:
-        with Image.open(path) as image:
-            return len(image.getbands()) > 1
-    except PICTURE_ERRORS:
-        return False
 
 
 def same_place(image: Stack, mask: Stack) -> bool:

@@ -309,6 +309,18 @@ def test_masks_of_another_amount_or_size_are_refused(tmp_path: Path) -> None:
     assert "p1.npy: the mask is 32 x 20 x 4 px" in said
 
 
+def test_a_mask_in_colours_is_refused(tmp_path: Path) -> None:
+    source = one(tmp_path)
+    (source / "masks/p0.npy").unlink()
+    colours = dicom_dataset(np.zeros(SIZE, np.uint8), "mask", 0, SamplesPerPixel=3, PlanarConfiguration=0)
+    colours.PhotometricInterpretation, colours.PixelData = "RGB", bytes(3 * SIZE[0] * SIZE[1])
+    for place in range(4):
+        colours.InstanceNumber, colours.ImagePositionPatient = str(place), [-50, -40, 2.5 * place]
+        save_dicom(source / f"masks/p0/{place}.dcm", colours)
+    (source / "list.csv").write_text("image,label\nimages/p0,masks/p0\n")
+    assert "0.dcm: the mask has colours; save one value for each pixel" in refusal(source / "list.csv")
+
+
 def test_a_folder_of_other_things_is_still_no_picture(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "m.png")

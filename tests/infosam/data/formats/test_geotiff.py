@@ -12,6 +12,7 @@ from infosam.data.formats.geotiff import is_scene
 from infosam.data.manifest import discover
 from infosam.data.pairs import MaskChoice, PartOptions, ReadOptions
 from infosam.data.pixels import Unusable, open_both, open_pair
+from infosam.data.transforms import to_rgb
 from infosam.errors import DataError
 
 HIGH, WIDE = 50, 70
@@ -154,6 +155,52 @@ def test_a_picture_of_colours_is_a_mask_of_a_scene(tmp_path: Path) -> None:
     options = ReadOptions(choice=MaskChoice(classes=("#ff0000",)), parts=PartOptions(tile=40))
     found = discover(tmp_path, options).pairs
     assert {int(open_pair(pair, options.choice)[0].mask.sum()) for pair in found} == {60}
+
+
+def turned() -> Image.Image:
+    picture = Image.fromarray(pixels(0)[:, :, 0])
+    picture.getexif()[0x0112] = 3
+    return picture
+
+
+ODD_PICTURES = {
+    "palette": lambda: Image.fromarray(pixels(0)).quantize(20),
+    "print": lambda: Image.fromarray(pixels(0)).convert("CMYK"),
+    "transparent": lambda: Image.fromarray(np.dstack([pixels(0), pixels(1)[:, :, 0]])),
+    "turned": turned,
+    "colours": lambda: Image.fromarray(pixels(0)),
+    "grey": lambda: Image.fromarray(pixels(0)[:, :, 0]),
+    "black and white": lambda: Image.fromarray(truth(0)),
+}
+
+
+@pytest.mark.parametrize("name", ODD_PICTURES)
+def test_tiles_of_an_ordinary_tiff_are_parts_of_what_is_seen_whole(name: str, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    picture = ODD_PICTURES[name]()
+    for number in range(3):
+        picture.save(tmp_path / f"images/{number}.tif", exif=picture.getexif())
+        (tmp_path / f"masks/{number}.png").write_bytes(encoded(truth(0)))
+    expected = to_rgb(Image.open(tmp_path / "images/0.tif"))
+    for pair in discover(tmp_path, ReadOptions(parts=PartOptions(tile=16, slices="all"))).pairs:
+        top, left = (int(word[1:]) for word in pair.image.stem.split("_")[1:])
+        np.testing.assert_array_equal(open_both(pair)[0].rgb, expected[top : top + 16, left : left + 16])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P"])
+def test_ordinary_tiff_masks_mean_the_same_on_tiles(mode: str, tmp_path: Path) -> None:
+    write_pictures(tmp_path, mask=None)
+    (tmp_path / "masks").mkdir()
+    mask = Image.fromarray(truth(0).astype(np.uint8) * (255 if mode == "1" else 1)).convert("L")
+    palette = Image.fromarray(np.asarray(mask), mode="P")
+    palette.putpalette([9, 9, 9, 200, 0, 0])
+    for number in range(6):
+        (palette if mode == "P" else mask.convert(mode)).save(tmp_path / f"masks/{number}.tif")
+    pairs = discover(tmp_path, ReadOptions(parts=PartOptions(tile=16, slices="all"))).pairs
+    for pair in pairs:
+        top, left = (int(word[1:]) for word in pair.image.stem.split("_")[1:])
+        np.testing.assert_array_equal(open_both(pair)[1].masks[0], truth(0)[top : top + 16, left : left + 16])
 
 
 # ------------------------------------------------------------------------------------------------------------ refused
