@@ -68,8 +68,8 @@ def reading(path: Path, kind: str, *more: type[Exception]) -> Iterator[None]:
     except caught as error:
         if isinstance(error, DataError):
             raise  # the user's choice, not the file
-        reason = " ".join(str(error.__cause__ or error).split()).replace(f"'{path}'", "it").replace(str(path), "it")[:200]
-        reason = reason or type(error).__name__
+        text = " ".join(str(error.__cause__ or error).split()).replace(f"'{path}'", "it").replace(str(path), "it")
+        reason = text[:200] or type(error).__name__
         raise Unusable(f"{path}: the {kind} is damaged or cut short ({reason}); copy or export it again") from error
 
 

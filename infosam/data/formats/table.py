@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ def image_source(pair: Listed, options: ReadOptions) -> Source | None:
     and DataError if a library is missing."""
     parts, path = options.parts, pair.image
     if pair.image_content is None:
-        if path.is_dir():
+        if os.path.isdir(path):  # False, not an error, for names that no folder can have
             if not names.dicoms_in(path):
                 return None
             return Source(("image", path), lambda: dicom.open_series(path, "image"))
@@ -57,7 +58,7 @@ def mask_source(pair: Listed, options: ReadOptions, image: Stack | None) -> Sour
     parts, path = options.parts, pair.mask
     like = image.affine if image is not None and image.sliced else None
     if pair.mask_content is None:
-        if path.is_dir():
+        if os.path.isdir(path):
             if not names.dicoms_in(path):
                 return None
             return Source(("mask", path), lambda: dicom.open_series(path, "mask"))
@@ -79,7 +80,7 @@ def mask_source(pair: Listed, options: ReadOptions, image: Stack | None) -> Sour
 
 def check_there(path: Path, kind: str) -> None:
     """Raises Unusable if there is no such file."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         read_bytes(path, kind)
 
 
