@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from infosam.data.card import SPLITS, DatasetCard, Split
+from infosam.data.part_options import (
+    AxisOption,
+    BandsOption,
+    OverlapOption,
+    SlicesOption,
+    TileOption,
+    WindowOption,
+    part_options,
+)
 from infosam.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,6 +42,10 @@ SRC is one of
 - a [bold]COCO[/bold] JSON with polygons or run lengths, or a folder with one per split;
 
 - a [bold]Hugging Face[/bold] data set on disk (Arrow or Parquet), or a data set of infosam.
+
+Images and masks are pictures, or [bold]GeoTIFF, NIfTI, DICOM[/bold] (a file, or a folder with one series), [bold]npy or
+npz[/bold]: slices and tiles (--slices, --tile) become images of their own, and those of one scene, volume or patient
+stay in one split.
 
 Masks have two values, background 0 and object anything else, or --class says which value, colour or COCO category is
 the object. An image may have several masks. Missing splits are drawn from train. Every file is opened; if one is bad,
@@ -92,6 +105,12 @@ def import_command(
     new_splits: Annotated[bool, typer.Option("--new-splits", help="Forget the splits of SRC and draw all.")] = False,
     image_column: ImageColumn = "image",
     mask_column: MaskColumn = "label",
+    bands: BandsOption = None,
+    window: WindowOption = None,
+    axis: AxisOption = "auto",
+    slices: SlicesOption = "labelled",
+    tile: TileOption = None,
+    overlap: OverlapOption = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another data set at --out.")] = False,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Keep images whose mask is empty.")] = False,
 ) -> None:
@@ -102,19 +121,19 @@ def import_command(
 
     messages = Console(stderr=True)
     choice = MaskChoice(classes=tuple(classes or ()), instances=instances)
+    parts = part_options(bands, window, axis, slices, tile, overlap)
     with _progress(messages, "Checking and storing") as progress:
         card = import_dataset(
             source,
             domain=domain,
             out=out,
-            options=ReadOptions(choice=choice, image_column=image_column, mask_column=mask_column),
+            options=ReadOptions(choice=choice, parts=parts, image_column=image_column, mask_column=mask_column),
             splitting=Splitting(seed=seed, group=group, stratify=stratify, anew=new_splits),
             progress=progress,
             overwrite=overwrite,
             allow_empty=allow_empty,
         )
-    for note in card.notes:
-        messages.print(Text("note: ", style="yellow") + Text(note), soft_wrap=True)
+    _show_notes(messages, card.notes)
     _show(Console(), card)
     messages.print(Text(f"Before a sweep, look for leaks and doubtful masks: infosam data check {out}"), soft_wrap=True)
 
@@ -126,6 +145,11 @@ def _progress(console: Console, what: str) -> Iterator[Callable[[int, int], None
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _show_notes(console: Console, notes: Sequence[str]) -> None:
+    for note in notes:
+        console.print(Text("note: ", style="yellow") + Text(note), soft_wrap=True)
 
 
 def _show(console: Console, card: DatasetCard) -> None:
@@ -145,6 +169,12 @@ def check_command(
     group: Group = None,
     image_column: ImageColumn = "image",
     mask_column: MaskColumn = "label",
+    bands: BandsOption = None,
+    window: WindowOption = None,
+    axis: AxisOption = "auto",
+    slices: SlicesOption = "labelled",
+    tile: TileOption = None,
+    overlap: OverlapOption = 0,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Empty masks are meant.")] = False,
     mask_px: Annotated[
         int, typer.Option(min=1, help="Longest side of the masks that the model computes; 256 for SAM.")
@@ -159,7 +189,8 @@ def check_command(
 
     messages = Console(stderr=True)
     choice = MaskChoice(classes=tuple(classes or ()))
-    options = ReadOptions(choice=choice, image_column=image_column, mask_column=mask_column)
+    parts = part_options(bands, window, axis, slices, tile, overlap)
+    options = ReadOptions(choice=choice, parts=parts, image_column=image_column, mask_column=mask_column)
     with _progress(messages, "Checking") as progress:
         report = check_source(source, options, group=group, allow_empty=allow_empty, mask_px=mask_px, progress=progress)
     if fix is not None:
@@ -168,6 +199,7 @@ def check_command(
         with _progress(messages, "Mending") as progress:
             fixed = write_fixed(report, fix, progress)
         report = replace(report, findings=fixed.findings)
+    _show_notes(messages, report.listing.notes)
     show_report(Console(), report)
     if out is not None:
         write_page(report, out)

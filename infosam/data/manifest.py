@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infosam.data.card import SPLITS, Split
+from infosam.data.formats.parts import in_parts
 from infosam.data.pairs import SHOWN_PROBLEMS, Listed, Pair, ReadOptions
 from infosam.data.pixels import PairContent, Unusable, open_drawing, open_pair
 from infosam.data.readers.contract import Listing
@@ -81,15 +82,16 @@ def _settled(pair: Listed, split: Split) -> Pair:
         split=split,
         row=pair.row,
         group=pair.group,
-        image_bytes=pair.image_bytes,
+        image_content=pair.image_content,
         mask_content=pair.mask_content,
     )
 
 
 def list_pairs(source: Path, options: ReadOptions, group: str | None = None) -> tuple[Listing, list[str]]:
-    """What a source lists, with groups but without drawn splits, and what is wrong with single rows."""
+    """What a source lists, volumes and scenes in parts, with groups but without drawn splits, and what is wrong with
+    single rows."""
     problems: list[str] = []
-    listing = choose_reader(source).read(source, options, problems)
+    listing = in_parts(choose_reader(source).read(source, options, problems), options, problems)
     if group:
         listing = replace(listing, listed=_grouped(listing, group, problems))
     return listing, problems

@@ -44,29 +44,51 @@ def mask_values(image: Image.Image, path: Path, *, colours: bool = False) -> NDA
 
 def distinct(values: NDArray[np.generic]) -> list[float]:
     """Sorted distinct values."""
-    if values.dtype == np.uint8:  # counting is ten times faster than sorting the pixels
+    if values.dtype == np.uint8:  # counting is ten times faster than sorting
         return [float(value) for value in np.flatnonzero(np.bincount(values.ravel(), minlength=256))]
+    if values.dtype.kind in "iu" and values.size:
+        low, high = int(values.min()), int(values.max())
+        if high - low < values.size:
+            above = values - values.min() if values.dtype.kind == "u" else values.astype(np.int64) - low
+            counts = np.bincount(above.ravel().astype(np.int64))
+            return [float(int(value) + low) for value in np.flatnonzero(counts)]
+    elif not values.any():
+        return [0.0] * bool(values.size)
     return [float(value) for value in np.unique(values)]
 
 
-def objects_of(values: NDArray[np.generic], choice: MaskChoice, path: Path) -> list[NDArray[np.bool_]]:
+def objects_of(
+    values: NDArray[np.generic], choice: MaskChoice, path: Path, whole: Sequence[float] | None = None
+) -> list[NDArray[np.bool_]]:
     """The masks (H, W) that the values of one file stand for; at least one, perhaps without foreground.
+
+    `whole` are the values of the file if this is a part of it: a slice that has only one of two values does not say
+    which one is the object. Raises Unusable as `object_values`."""
+    found = distinct(values)
+    chosen = object_values(found if whole is None else whole, choice, path, values)
+    if choice.instances and not choice.classes and len(found if whole is None else whole) > 2:
+        return [np.asarray(values == value, np.bool_) for value in found if value in chosen] or [
+            np.zeros(values.shape, np.bool_)
+        ]
+    foreground: NDArray[np.bool_] = np.isin(values, chosen)
+    return regions(foreground) if choice.instances else [foreground]
+
+
+def object_values(
+    found: Sequence[float], choice: MaskChoice, path: Path, values: NDArray[np.generic]
+) -> tuple[float, ...]:
+    """Those of the sorted values `found` in a file that are object; `values` are some of its pixels.
 
     Without a choice the file must have at most two values, and the higher one is the object, never 0. Raises Unusable
     if it has more."""
-    found = distinct(values)
     if choice.classes:
-        wanted = [class_value(word) for word in choice.classes]
-        chosen: NDArray[np.bool_] = np.isin(values, wanted)
-        return regions(chosen) if choice.instances else [chosen]
-    if len(found) > 2:
-        if choice.instances and not is_smeared(values, found):
-            return [np.asarray(values == value, dtype=np.bool_) for value in found if value != 0]
-        raise _not_binary(path, values, found)
-    foreground: NDArray[np.bool_] = np.asarray(values == found[-1], dtype=np.bool_)
-    if found[-1] == 0:
-        foreground = ~foreground
-    return regions(foreground) if choice.instances else [foreground]
+        return tuple(class_value(word) for word in choice.classes)
+    objects = tuple(value for value in found if value != 0)
+    if len(found) <= 2:
+        return objects[-1:]
+    if choice.instances and not is_smeared(values, found):
+        return objects
+    raise _not_binary(path, values, found)
 
 
 def named_by_colour(choice: MaskChoice) -> bool:
@@ -109,7 +131,7 @@ def is_smeared(values: NDArray[np.generic], found: Sequence[float]) -> bool:
     return bool(np.isin(values, [*NEARLY_BLACK, *NEARLY_WHITE]).mean() > 0.95)
 
 
-def _not_binary(path: Path, values: NDArray[np.generic], found: list[float]) -> Unusable:
+def _not_binary(path: Path, values: NDArray[np.generic], found: Sequence[float]) -> Unusable:
     more = ", ..." if len(found) > MAX_LISTED_VALUES else ""
     shown = ", ".join(f"{value:g}" for value in found[:MAX_LISTED_VALUES]) + more
     text = f"{path}: the mask has {len(found)} different values ({shown}) where two are expected"

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from infosam.data.masks import Unusable, distinct, mask_values, named_by_colour, objects_of
-from infosam.data.pairs import Listed, MaskChoice
+from infosam.data.pairs import Labels, Listed, MaskChoice
 from infosam.data.transforms import to_rgb
 from infosam.errors import DataError
 
@@ -72,11 +73,17 @@ class Picture:
     """An image file, opened."""
 
     source: bytes  # as it was found
-    upright: bytes  # encoded, without EXIF rotation
+    encoded: bytes | None  # the file, if that is upright
+    pixels: NDArray[np.uint8]  # (H, W) or (H, W, 3)
     rgb: NDArray[np.uint8]  # (H, W, 3) upright
     rotated: bool  # EXIF asked for it
     mode: str  # Pillow's word for the kind of its pixels
     transparent: bool  # it has an alpha channel or a transparent colour
+
+    @cached_property
+    def upright(self) -> bytes:
+        """Encoded, without EXIF rotation. Not before it is asked for: a check never needs it."""
+        return png(Image.fromarray(self.pixels)) if self.encoded is None else self.encoded
 
 
 @dataclass(frozen=True)
@@ -122,22 +129,36 @@ def open_both(pair: Listed, choice: MaskChoice | None = None) -> tuple[Picture, 
 
 def open_picture(pair: Listed) -> Picture:
     """The picture of a pair. Raises Unusable."""
-    content = pair.image_bytes() if pair.image_bytes else read_bytes(pair.image, "image")
+    content = pair.image_content() if pair.image_content else read_bytes(pair.image, "image")
+    if isinstance(content, np.ndarray):
+        return _of_pixels(content)
     try:
         with Image.open(io.BytesIO(content)) as image:
             rotated = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
             rgb, mode = to_rgb(image), image.mode
     except PICTURE_ERRORS as error:
-        raise _unreadable(pair.image, "image", error) from error
-    upright = png(Image.fromarray(rgb)) if rotated else content
-    return Picture(source=content, upright=upright, rgb=rgb, rotated=rotated, mode=mode, transparent=transparent)
+        raise unreadable(pair.image, "image", error) from error
+    kept = None if rotated else content
+    return Picture(
+        source=content, encoded=kept, pixels=rgb, rgb=rgb, rotated=rotated, mode=mode, transparent=transparent
+    )
+
+
+def _of_pixels(pixels: NDArray[np.uint8]) -> Picture:
+    """A picture that was never a file of its own. Its source is the pixels: another PNG library must not change it."""
+    rgb = pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+    source = f"{pixels.shape}:".encode() + np.ascontiguousarray(pixels).tobytes()
+    return Picture(source=source, encoded=None, pixels=pixels, rgb=rgb, rotated=False, mode="", transparent=False)
 
 
 def open_drawing(pair: Listed, choice: MaskChoice | None = None) -> Drawing:
     """The mask of a pair. Raises Unusable."""
     drawn = pair.mask_content() if pair.mask_content else read_bytes(pair.mask, "mask")
-    return Drawing([drawn]) if isinstance(drawn, np.ndarray) else _decode_mask(drawn, pair.mask, choice or MaskChoice())
+    choice = choice or MaskChoice()
+    if isinstance(drawn, Labels):
+        return Drawing(objects_of(drawn.values, choice, pair.mask, drawn.whole), values=drawn.whole)
+    return Drawing([drawn]) if isinstance(drawn, np.ndarray) else _decode_mask(drawn, pair.mask, choice)
 
 
 def read_pair(image_path: Path, mask_path: Path) -> PairContent:
@@ -151,15 +172,29 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 
 
 def _decode_mask(content: bytes, path: Path, choice: MaskChoice) -> Drawing:
+    values, mode, kind = decode_values(content, path, choice)
+    return Drawing(objects_of(values, choice, path), mode, kind, tuple(distinct(values)))
+
+
+def decode_values(content: bytes, path: Path, choice: MaskChoice) -> tuple[NDArray[np.generic], str, str]:
+    """Values (H, W) of an encoded mask, upright, with its mode and format. Raises Unusable."""
     try:
         with Image.open(io.BytesIO(content)) as image:
             mode, kind = image.mode, image.format or ""
-            values = mask_values(ImageOps.exif_transpose(image), path, colours=named_by_colour(choice))
+            return mask_values(ImageOps.exif_transpose(image), path, colours=named_by_colour(choice)), mode, kind
     except PICTURE_ERRORS as error:
         if isinstance(error, DataError):
             raise  # the user's choice, not the file
-        raise _unreadable(path, "mask", error) from error
-    return Drawing(objects_of(values, choice, path), mode, kind, tuple(distinct(values)))
+        raise unreadable(path, "mask", error) from error
+
+
+def decode_rgb(content: bytes, path: Path) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) of an encoded picture, upright. Raises Unusable."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return to_rgb(image)
+    except PICTURE_ERRORS as error:
+        raise unreadable(path, "image", error) from error
 
 
 def read_bytes(path: Path, kind: str) -> bytes:
@@ -194,7 +229,8 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _unreadable(path: Path, kind: str, error: BaseException) -> Unusable:
+def unreadable(path: Path, kind: str, error: BaseException) -> Unusable:
+    """What an error of Pillow means, in words."""
     if isinstance(error, Image.DecompressionBombError):
         limit = (Image.MAX_IMAGE_PIXELS or 0) * 2 // 1_000_000
         return Unusable(f"{path}: the {kind} has more than {limit} million pixels; cut it into tiles first", "bomb")

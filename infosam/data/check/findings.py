@@ -48,7 +48,7 @@ _ALL = (
     Kind("blank", "error", "nothing to learn from, and nothing to prompt", "draw it, remove it, or --allow-empty"),
     Kind("full", "warning", "the whole picture is the object: often a wrong export", "look at the mask"),
     Kind("inverted", "warning", "the border is the object: colours may be swapped", "look at it; swap 0 and 255"),
-    Kind("thin", "warning", "most of it is thinner than a pixel of the model's mask", "cut the image into tiles"),
+    Kind("thin", "warning", "most of it is thinner than a pixel of the model's mask", "cut into tiles: --tile 1024"),
     Kind("duplicate", "warning", "the same picture in two splits makes scores too good", "keep one", fix=True),
     Kind("near-duplicate", "warning", "almost the same picture in two splits", "group them: --group, --new-splits"),
     Kind("repeated", "note", "the same picture twice in a split counts twice", "remove one, if it was not meant"),
@@ -56,7 +56,7 @@ _ALL = (
     Kind("no-train", "warning", "nothing to train on", "name the split train, or use the set for scoring only"),
     Kind("imbalance", "warning", "objects cover so little that a blank answer looks good", "crop, or cut into tiles"),
     Kind("split-shift", "warning", "one split has much larger objects than train", "--new-splits --stratify"),
-    Kind("huge", "warning", "each such image needs much memory and time to decode", "shrink it or cut it into tiles"),
+    Kind("huge", "warning", "each such image needs much memory and time to decode", "shrink it, or --tile 1024"),
     Kind("mask-jpeg", "warning", "JPEG may have moved the edge of the object", "export as PNG", fix=True),
     Kind("name", "warning", "control characters or spaces at the ends break other tools", "rename", fix=True),
     Kind(

@@ -16,7 +16,7 @@ from PIL import Image
 from infosam.data.check.findings import Finding
 from infosam.data.check.run import Report
 from infosam.data.masks import Unusable
-from infosam.data.pairs import Listed
+from infosam.data.pairs import Labels, Listed
 from infosam.data.pixels import PICTURE_ERRORS, Picture, open_both, open_picture, png, read_bytes
 from infosam.data.store import put_in_place, staged
 from infosam.errors import DataError
@@ -129,6 +129,8 @@ def _thresholded(pair: Listed) -> NDArray[np.bool_]:
     drawn = pair.mask_content() if pair.mask_content else read_bytes(pair.mask, "mask")
     if isinstance(drawn, np.ndarray):
         return drawn
+    if isinstance(drawn, Labels):
+        return np.asarray(drawn.values, np.float64) > 127
     try:
         with Image.open(io.BytesIO(drawn)) as image:
             return np.asarray(np.asarray(image.convert("L")) > 127, dtype=np.bool_)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from infosam.data.formats.names import is_readable
 from infosam.data.pairs import ReadOptions
 from infosam.data.readers.contract import Listing
-from infosam.data.readers.folders import is_picture, matched, pictures_in
+from infosam.data.readers.folders import matched, pictures_in
 
 MASK_NAME = re.compile(
     r"(^|[_\-. ])(mask|masks|seg|segmentation|label|labels|gt|groundtruth|annotation)([_\-. ]|\d*$)", re.I
@@ -22,7 +23,7 @@ class Beside:
     def fits(self, source: Path) -> bool:
         if not source.is_dir():
             return False
-        marks = [MASK_NAME.search(path.stem) is not None for path in source.iterdir() if is_picture(path)]
+        marks = [MASK_NAME.search(path.stem) is not None for path in source.iterdir() if is_readable(path)]
         return 0 < sum(marks) < len(marks)
 
     def read(self, source: Path, options: ReadOptions, problems: list[str]) -> Listing:

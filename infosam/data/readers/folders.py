@@ -8,19 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from infosam.data.card import Split
-from infosam.data.pairs import PICTURE_SUFFIXES, Listed, ReadOptions
+from infosam.data.formats.names import is_readable, without_suffix
+from infosam.data.pairs import Listed, ReadOptions
 from infosam.data.readers.contract import Listing
 from infosam.data.readers.matching import Rule, find_rule, pair_names
+from infosam.data.readers.series import Names, with_series
 from infosam.data.splits import SPLIT_WORDS
 from infosam.errors import DataError
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "inputs", "input")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "inputs", "input", "imagestr")
 MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "groundtruth", "ground_truth", "ground truth",
-    "gt", "segmentation", "segmentations", "segmentationclass", "manual", "1st_manual",
+    "gt", "segmentation", "segmentations", "segmentationclass", "manual", "1st_manual", "labelstr",
 )  # fmt: skip
 Places = tuple[Split | None, Path, Path]  # folder of images and of masks
-Names = dict[str, list[Path]]  # path below a folder without ending -> files of that name
 
 
 class Folders:
@@ -38,7 +39,7 @@ class Folders:
         listed: list[Listed] = []
         notes: dict[str, None] = {}
         for split, images, masks in _places(source, problems):
-            names = (pictures_in(images, problems), pictures_in(masks, problems))
+            names = with_series(images, pictures_in(images, problems), pictures_in(masks, problems))
             pairs, rule = matched(images, masks, *names, split, problems)
             listed += pairs
             if not rule.plain:
@@ -79,7 +80,7 @@ def _places(source: Path, problems: list[str]) -> Iterator[Places]:
     if not given:
         yield None, images, masks
         return
-    loose = [path for path in sorted(images.iterdir()) if is_picture(path)]
+    loose = [path for path in sorted(images.iterdir()) if is_readable(path)]
     if loose:
         problems.append(
             f"{images}: {len(loose)} pictures, such as {loose[0].name}, lie beside the folders "
@@ -132,11 +133,6 @@ def _row(images: Path, path: Path, count: int) -> str:
     return name if count == 0 else f"{name} (mask {count + 1})"
 
 
-def is_picture(path: Path) -> bool:
-    """Whether the name is that of a picture and not of hidden data of a system, such as ._a.jpg."""
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
-
-
 def pictures_in(folder: Path, problems: list[str]) -> Names:
     """Pictures in a folder and below it by their path without ending, sorted; links to folders are followed once."""
     found: Names = {}
@@ -155,6 +151,6 @@ def pictures_in(folder: Path, problems: list[str]) -> Names:
         folders.sort()
         for name in sorted(files):
             path = Path(place, name)
-            if is_picture(path):
-                found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+            if is_readable(path):
+                found.setdefault(without_suffix(path.relative_to(folder)).as_posix(), []).append(path)
     return dict(sorted(found.items()))

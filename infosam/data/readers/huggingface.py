@@ -173,7 +173,7 @@ def _listed(
             split=given,
             row=row,
             group=words.get("group") or None,
-            image_bytes=partial(_content, table, image, group, offset, root, row),
+            image_content=partial(_content, table, image, group, offset, root, row),
             mask_content=partial(_content, table, mask, group, offset, root, row),
             cells=words,
         )

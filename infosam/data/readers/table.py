@@ -19,7 +19,8 @@ SHOWN_NAMES = 10
 
 def understood() -> str:
     """All layouts in words."""
-    return "expected one of: " + "; ".join(reader.layout for reader in READERS)
+    files = "images and masks may be pictures, GeoTIFF, NIfTI, DICOM (a file, or a folder with one series), npy or npz"
+    return "expected one of: " + "; ".join([*(reader.layout for reader in READERS), files])
 
 
 def choose_reader(source: Path) -> Reader:

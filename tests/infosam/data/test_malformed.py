@@ -209,6 +209,11 @@ CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     "other ending": (with_row("images/4.jpg,masks/4.png"), ("4.png is there, correct the name",)),
     "a folder as a picture": (with_row("images,masks/4.png"), ("is a folder, not a file", "correct the row")),
     "a name no file can have": (unreadable_name, ("list.csv", "check its name")),
+    "a name that is too long": (with_row(f"images/{'x' * 300}.png,masks/4.png"), ("list.csv", "check its name")),
+    "a name that is too long for a volume": (
+        with_row(f"images/{'x' * 300}.nii.gz,masks/4.png"),
+        ("list.csv", "check its name"),
+    ),
     "unknown split": (
         lambda folder: csv_rows(folder, header="image,label,split"),
         ("split '' is not one of train, val, test", "correct the cell"),

@@ -1,0 +1,99 @@
+"""NumPy's own files: npy and npz, without pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infosam.data.formats.contract import KEPT, Box, Stack, check_memory, chosen_bands, reading, shape_text
+from infosam.data.masks import Unusable
+from infosam.data.pairs import PartOptions
+
+NPY_MARK, ZIP_MARK = b"\x93NUMPY", b"PK"
+Role = Literal["image", "mask"]
+NAMES: dict[Role, tuple[str, ...]] = {
+    "image": ("image", "images", "img", "imgs", "data", "x"),
+    "mask": ("label", "labels", "mask", "masks", "gt", "gts", "seg", "y"),
+}
+SHAPES = {
+    "image": "(H, W), (H, W, 3), (N, H, W) or (N, H, W, 3)",
+    "mask": "(H, W) or (N, H, W)",
+}
+
+
+class Array(Stack):
+    """One picture or N of them."""
+
+    uses = frozenset({"bands", "window"})
+
+    def __init__(self, array: NDArray[np.generic], bands: tuple[int, ...], *, colour: bool) -> None:
+        self._array = array if array.ndim == 3 + colour else array[None]
+        self._channels = [band - 1 for band in bands] if colour else []
+        self.count = int(self._array.shape[0])
+        self.size = (int(self._array.shape[1]), int(self._array.shape[2]))
+        self.sliced = self.count > 1
+        self.plane = "slice" if self.sliced else ""
+        self.nbytes = 0 if isinstance(array, np.memmap) else array.nbytes
+        self.levels = KEPT if array.dtype in (np.uint8, np.bool_) else None
+
+    def values(self, index: int, box: Box, step: int = 1) -> NDArray[np.generic]:
+        top, left, height, width = box
+        part = self._array[index, top : top + height : step, left : left + width : step]
+        if self._channels:
+            part = part[:, :, self._channels if len(self._channels) > 1 else self._channels[0]]
+        return np.asarray(part)
+
+
+def open_array(path: Path, role: Role, parts: PartOptions) -> Array:
+    """The array of a file; of several in an npz the one whose name says the role. Raises Unusable."""
+    array = _load(path, role)
+    if array.dtype.kind not in "biuf":
+        raise Unusable(
+            f"{path}: the {role} holds {array.dtype}, not plain numbers; save it as uint8, uint16 or float32"
+        )
+    if array.ndim > 2 and array.shape[-1] == 1:
+        array = array[..., 0]
+    colour = role == "image" and array.ndim > 2 and array.shape[-1] == 3
+    if array.ndim not in (2 + colour, 3 + colour) or 0 in array.shape:
+        shape = shape_text(array.shape)
+        raise Unusable(f"{path}: the {role} has the shape {shape}; expected {SHAPES[role]}, colours last")
+    bands = chosen_bands(parts.bands if role == "image" else (), 3 if colour else 1, path)
+    if role == "mask" and array.dtype == np.bool_:
+        array = array.view(np.uint8)  # with values, --class and --instances mean the same as in other masks
+    return Array(array, bands or (1, 2, 3), colour=colour)
+
+
+def _load(path: Path, role: Role) -> NDArray[np.generic]:
+    with reading(path, role), path.open("rb") as file:
+        head = file.read(len(NPY_MARK))
+        file.seek(0)
+        if head and not head.startswith((NPY_MARK, ZIP_MARK)):
+            text = f"{path}: the {role} is no file of NumPy (pickles are never loaded); write it with np.save"
+            raise Unusable(text, "format")
+        try:
+            if not head.startswith(ZIP_MARK):
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+            else:
+                with np.load(file, allow_pickle=False) as archive:
+                    array = archive[_name(archive.files, path, role)]
+        except ValueError as error:
+            if "object" not in str(error).lower():
+                raise
+            text = f"{path}: the {role} holds Python objects (pickle), which are never loaded; save plain numbers"
+            raise Unusable(text, "format") from error
+    check_memory(path, array.shape, array.itemsize)
+    return array
+
+
+def _name(names: list[str], path: Path, role: Role) -> str:
+    """Which array of an archive is meant."""
+    known = [name for word in NAMES[role] for name in names if name.lower() == word]
+    if known or len(names) == 1:
+        return [*known, *names][0]
+    raise Unusable(
+        f"{path}: which of the arrays {', '.join(names) or '(none)'} is the {role}? Name it {NAMES[role][0]!r}",
+        "format",
+    )

@@ -1,0 +1,120 @@
+"""Which file is opened how: what an image is, and what a mask is on that image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from infosam.data.formats import arrays, dicom, dicom_header, dicom_seg, geotiff, names, nifti, picture
+from infosam.data.formats.contract import Stack
+from infosam.data.masks import Unusable
+from infosam.data.pairs import Listed, ReadOptions
+from infosam.data.pixels import PICTURE_ERRORS, read_bytes
+
+
+@dataclass(frozen=True)
+class Source:
+    """How to open a file, and which of its pictures are meant."""
+
+    key: Hashable  # of the opened file
+    open: Callable[[], Stack]
+    chosen: Sequence[int] | None = None  # None: all
+
+
+def image_source(pair: Listed, options: ReadOptions) -> Source | None:
+    """Of an image that is more than an ordinary picture, or larger than a tile; None for all others. Raises Unusable,
+    and DataError if a library is missing."""
+    parts, path = options.parts, pair.image
+    if pair.image_content is None:
+        if os.path.isdir(path):  # False, not an error, for names that no folder can have
+            if not names.dicoms_in(path):
+                return None
+            return Source(("image", path), lambda: dicom.open_series(path, "image"))
+        if names.has_suffix(path, names.VOLUME_SUFFIXES):
+            check_there(path, "image")
+        if names.has_suffix(path, names.NIFTI_SUFFIXES):
+            return Source(("image", path), lambda: nifti.open_volume(path, "image", parts))
+        if names.has_suffix(path, names.ARRAY_SUFFIXES):
+            return Source(("image", path), lambda: arrays.open_array(path, "image", parts))
+        if names.is_dicom(path):
+            series, chosen = dicom.open_file(path, "image")
+            key = ("series", path.parent, series.frames[0].series, series.size)
+            return Source(key, lambda: dicom.open_file(path, "image")[0], chosen)
+        asked = parts.bands or parts.window or (parts.tile and _larger(pair, parts.tile))
+        if geotiff.is_scene(path) or (asked and geotiff.is_raw(path, "image")):
+            return Source(("image", path), lambda: geotiff.open_scene(path, "image", parts))
+    if parts.tile and _larger(pair, parts.tile):
+        return Source(("picture", pair.image_content or path), lambda: picture.open_image(pair))
+    return None
+
+
+def mask_source(pair: Listed, options: ReadOptions, image: Stack | None) -> Source | None:
+    """Of the mask of an opened image; None for an ordinary mask of an ordinary picture. Raises as `image_source`."""
+    parts, path = options.parts, pair.mask
+    like = image.affine if image is not None and image.sliced else None
+    if pair.mask_content is None:
+        if os.path.isdir(path):
+            if not names.dicoms_in(path):
+                return None
+            return Source(("mask", path), lambda: dicom.open_series(path, "mask"))
+        if names.has_suffix(path, names.VOLUME_SUFFIXES):
+            check_there(path, "mask")
+        if names.has_suffix(path, names.NIFTI_SUFFIXES):
+            turned = None if like is None else like.tobytes()
+            return Source(("mask", path, turned), lambda: nifti.open_volume(path, "mask", parts, like))
+        if names.has_suffix(path, names.ARRAY_SUFFIXES):
+            return Source(("mask", path), lambda: arrays.open_array(path, "mask", parts))
+        if names.is_dicom(path):
+            return _dicom_mask(path, image)
+        if image is not None and geotiff.is_raw(path, "mask"):
+            return Source(("mask", path), lambda: geotiff.open_scene(path, "mask", parts))
+    if image is None:
+        return None
+    return Source(("drawing", pair.mask_content or path), lambda: picture.open_mask(pair, options.choice))
+
+
+def check_there(path: Path, kind: str) -> None:
+    """Raises Unusable if there is no such file."""
+    if not os.path.isfile(path):
+        read_bytes(path, kind)
+
+
+def _dicom_mask(path: Path, image: Stack | None) -> Source:
+    header = dicom_header.read_dataset(path, "mask", stop_before_pixels=True, specific_tags=["SOPClassUID"])
+    if header.get("SOPClassUID") != dicom_header.SEGMENTATION:
+        series, chosen = dicom.open_file(path, "mask")
+        return Source(("mask", path), lambda: series, chosen)
+    if image is None:
+        raise Unusable(f"{path}: a DICOM-SEG belongs to a folder of DICOM slices, not to a picture", "format")
+    return Source(("mask", path, id(image)), lambda: dicom_seg.open_segments(path, image))
+
+
+def _larger(pair: Listed, tile: int) -> bool:
+    """Whether a picture is to be cut. Reads its header only."""
+    if pair.image_content is None:
+        try:
+            with Image.open(pair.image) as image:
+                return max(image.size) > tile
+        except Image.DecompressionBombError:
+            return True
+        except PICTURE_ERRORS:
+            return False  # opening it says what is wrong
+    return max(picture.open_image(pair).size) > tile
+
+
+def same_place(image: Stack, mask: Stack) -> bool:
+    """Whether every corner of a mask lies within half a pixel of the same corner of its image, as far as both say."""
+    if image.affine is None or mask.affine is None:
+        return True
+    height, width = image.size
+    corners = np.array(
+        [[x, y, z, 1] for x in (0, width - 1) for y in (0, height - 1) for z in (0, image.count - 1)], np.float64
+    )
+    away = corners @ (image.affine - mask.affine).T
+    steps = np.linalg.norm(image.affine[:3, :3], axis=0)
+    return bool(np.abs(away[:, :3]).max() <= steps[steps > 0].min() / 2)

@@ -1,0 +1,65 @@
+"""The options of `infosam data import` and `check` for scenes, volumes and series: their help, and what may be said."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from infosam.data.pairs import PartOptions
+from infosam.errors import ConfigError
+
+MIN_TILE_PX = 16
+Axis = Literal["auto", "axial", "coronal", "sagittal"]
+Slices = Literal["labelled", "all"]
+
+BandsOption = Annotated[
+    str | None, typer.Option("--bands", metavar="R,G,B", help="Bands shown, from 1: three, or one for grey.")
+]
+WindowOption = Annotated[
+    str | None,
+    typer.Option("--window", metavar="CENTRE,WIDTH", help="Values shown, such as 40,400 for soft tissue in CT."),
+]
+AxisOption = Annotated[Axis, typer.Option("--axis", help="Plane of the slices of NIfTI volumes.")]
+SlicesOption = Annotated[Slices, typer.Option("--slices", help="Slices and tiles kept: with an object, or all.")]
+TileOption = Annotated[
+    int | None, typer.Option("--tile", metavar="PX", help="Cut scenes and pictures larger than this into tiles.")
+]
+OverlapOption = Annotated[int, typer.Option("--overlap", metavar="PX", help="What neighbouring tiles share.")]
+
+
+def part_options(
+    bands: str | None, window: str | None, axis: Axis, slices: Slices, tile: int | None, overlap: int
+) -> PartOptions:
+    """What the user said. Raises ConfigError with the option, its value and what is expected."""
+    if tile is not None and tile < MIN_TILE_PX:
+        raise ConfigError(f"--tile {tile}: a tile has at least {MIN_TILE_PX} px a side; 1024 suits SAM")
+    if overlap and tile is None:
+        raise ConfigError(f"--overlap {overlap}: only tiles overlap; say --tile as well")
+    if overlap < 0 or (tile is not None and overlap > tile // 2):
+        raise ConfigError(f"--overlap {overlap}: expected 0 to half a tile, {(tile or 0) // 2}")
+    return PartOptions(
+        bands=() if bands is None else _bands(bands),
+        window=None if window is None else _window(window),
+        axis=axis,
+        slices=slices,
+        tile=tile,
+        overlap=overlap,
+    )
+
+
+def _bands(text: str) -> tuple[int, ...]:
+    words = [word.strip() for word in text.split(",")]
+    if len(words) not in (1, 3) or not all(word.isascii() and word.isdigit() and int(word) > 0 for word in words):
+        raise ConfigError(f"--bands {text!r}: expected three numbers from 1, such as 4,3,2, or one for grey")
+    return tuple(map(int, words))
+
+
+def _window(text: str) -> tuple[float, float]:
+    try:
+        centre, width = (float(word) for word in text.split(","))
+    except ValueError:
+        centre = width = 0.0
+    if not 0 < width < float("inf") or not abs(centre) < float("inf"):
+        raise ConfigError(f"--window {text!r}: expected centre and width, such as 40,400; the width is above 0")
+    return centre, width
