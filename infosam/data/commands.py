@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from infosam.data import fetch_commands
 from infosam.data.card import SPLITS, DatasetCard, Split
 from infosam.errors import DataError
 
@@ -229,3 +230,6 @@ def _show_statistics(console: Console, rows: list[SplitStatistics]) -> None:
         )
     console.print(table)
     console.print("Sides and shares: smallest 5 % | middle | largest 5 %")
+
+
+fetch_commands.add_to(app)
