@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from infosam.data import fetch_commands
-from infosam.data.card import SPLITS, DatasetCard, Split
+from infosam.data import fetch_commands, growing_commands
+from infosam.data.card import Split
+from infosam.data.console import progress, show_card, show_notes
 from infosam.errors import DataError
 
 if TYPE_CHECKING:
@@ -103,40 +101,20 @@ def import_command(
 
     messages = Console(stderr=True)
     choice = MaskChoice(classes=tuple(classes or ()), instances=instances)
-    with _progress(messages, "Checking and storing") as progress:
+    with progress(messages, "Checking and storing") as bar:
         card = import_dataset(
             source,
             domain=domain,
             out=out,
             options=ReadOptions(choice=choice, image_column=image_column, mask_column=mask_column),
             splitting=Splitting(seed=seed, group=group, stratify=stratify, anew=new_splits),
-            progress=progress,
+            progress=bar,
             overwrite=overwrite,
             allow_empty=allow_empty,
         )
-    for note in card.notes:
-        messages.print(Text("note: ", style="yellow") + Text(note), soft_wrap=True)
-    _show(Console(), card)
+    show_notes(messages, card.notes)
+    show_card(Console(), card, done="Written to" if card.written else "Already imported, nothing to do:")
     messages.print(Text(f"Before a sweep, look for leaks and doubtful masks: infosam data check {out}"), soft_wrap=True)
-
-
-@contextmanager
-def _progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a console, as the function (done, total) that moves it."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _show(console: Console, card: DatasetCard) -> None:
-    table = Table("split", title=f"Domain {card.domain}", title_justify="left")
-    table.add_column("masks", justify="right")
-    for split in SPLITS:
-        table.add_row(split, f"{card.counts[split]:,}")
-    console.print(table)
-    done = "Written to" if card.written else "Already imported, nothing to do:"
-    console.print(Text(f"{done} {card.path} (digest {card.digest[:12]})"), soft_wrap=True)
 
 
 @app.command("check", help=CHECK_HELP)
@@ -161,13 +139,13 @@ def check_command(
     messages = Console(stderr=True)
     choice = MaskChoice(classes=tuple(classes or ()))
     options = ReadOptions(choice=choice, image_column=image_column, mask_column=mask_column)
-    with _progress(messages, "Checking") as progress:
-        report = check_source(source, options, group=group, allow_empty=allow_empty, mask_px=mask_px, progress=progress)
+    with progress(messages, "Checking") as bar:
+        report = check_source(source, options, group=group, allow_empty=allow_empty, mask_px=mask_px, progress=bar)
     if fix is not None:
         from infosam.data.check.fix import write_fixed
 
-        with _progress(messages, "Mending") as progress:
-            fixed = write_fixed(report, fix, progress)
+        with progress(messages, "Mending") as bar:
+            fixed = write_fixed(report, fix, bar)
         report = replace(report, findings=fixed.findings)
     show_report(Console(), report)
     if out is not None:
@@ -232,4 +210,5 @@ def _show_statistics(console: Console, rows: list[SplitStatistics]) -> None:
     console.print("Sides and shares: smallest 5 % | middle | largest 5 %")
 
 
-fetch_commands.add_to(app)
+for more in (growing_commands, fetch_commands):
+    more.add_to(app)

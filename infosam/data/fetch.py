@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infosam.data.readers.table import choose_reader
-from infosam.data.store import put_in_place, staged
+from infosam.data.staging import put_in_place, staged
 from infosam.data.unpack import unpack
 from infosam.download import Progress, fetch_file, is_address, sha256_of_file
 from infosam.errors import DataError, FetchError
