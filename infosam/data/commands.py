@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infosam.data import fetch_commands, growing_commands
+from infosam.data import fetch_commands, growing_commands, remote_commands
 from infosam.data.card import Split
 from infosam.data.console import progress, show_card, show_notes
 from infosam.errors import DataError
@@ -210,5 +210,5 @@ def _show_statistics(console: Console, rows: list[SplitStatistics]) -> None:
     console.print("Sides and shares: smallest 5 % | middle | largest 5 %")
 
 
-for more in (growing_commands, fetch_commands):
+for more in (growing_commands, fetch_commands, remote_commands):
     more.add_to(app)
