@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import shutil
 import stat
@@ -10,13 +12,15 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
 
 from infosam.errors import DataError
 
 COPY_BYTES = 1 << 20
+MAX_READ_BYTES = 16 << 20
 JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
 DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError,
@@ -40,12 +44,13 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> int:
     until then stays; the caller throws the folder away."""
     limits = limits or Limits()
     try:
-        if tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as opened:
-                return _write_all(archive, folder, _of_tar(archive, opened), limits)
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as zipped:
-                return _write_all(archive, folder, _of_zip(archive, zipped), limits)
+        with ExitStack() as stack:
+            tar = _open_tar(stack, archive)
+            if tar is not None:
+                return _write_all(archive, folder, _of_tar(archive, tar), limits)
+            if zipfile.is_zipfile(archive):
+                opened = stack.enter_context(zipfile.ZipFile(archive))
+                return _write_all(archive, folder, _of_zip(archive, opened), limits)
     except DAMAGED as error:
         if isinstance(error, OSError) and error.errno:  # the system's word, not a decoder's
             raise DataError(f"{archive}: cannot be unpacked into {folder.parent} ({error.strerror})") from error
@@ -57,6 +62,31 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> int:
 class _Entry:
     name: str
     content: IO[bytes] | None  # None: a folder
+
+
+class _Modest:
+    """A stream that cannot be made to fill the memory: tarfile reads a header at once, as long as it says it is."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_READ_BYTES:
+            raise tarfile.TarError(f"a header of {size:,} bytes")
+        return self._stream.read(size)
+
+
+def _open_tar(stack: ExitStack, archive: Path) -> tarfile.TarFile | None:
+    """A tar archive, packed in whatever way; None if it is none."""
+    for opener in (open, gzip.open, bz2.open, lzma.open):
+        try:
+            stream: Any = _Modest(stack.enter_context(cast(IO[bytes], opener(archive, "rb"))))
+            return stack.enter_context(tarfile.open(fileobj=stream, mode="r:"))
+        except (tarfile.ReadError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+    return None
 
 
 def _of_zip(archive: Path, opened: zipfile.ZipFile) -> Iterator[_Entry]:
@@ -99,6 +129,8 @@ def _write_all(archive: Path, folder: Path, entries: Iterator[_Entry], limits: L
             raise _refused(archive, entry.name, "comes twice") from None
         if free < 0:
             raise _refused(archive, entry.name, f"makes more than the {allowed:,} bytes that are allowed or free")
+    if not written:
+        raise DataError(f"{archive}: holds no files; fetch it again")
     return written
 
 

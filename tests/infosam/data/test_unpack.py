@@ -30,7 +30,9 @@ def zipped(path: Path, *entries: tuple[str, bytes]) -> Path:
 
 
 def tarred(path: Path, *entries: tuple[str, bytes], kind: bytes = tarfile.REGTYPE, link: str = "") -> Path:
-    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+    with tarfile.open(
+        path, "w:" + path.suffix.lstrip(".") if path.suffix in (".gz", ".bz2", ".xz") else "w"
+    ) as archive:
         for name, content in entries:
             info = tarfile.TarInfo(name)
             info.type, info.linkname, info.size = kind, link, len(content)
@@ -44,7 +46,7 @@ def outside(tmp_path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("make", [zipped, tarred])
-@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz"])
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.bz2", "a.tar.xz"])
 def test_files_and_folders_arrive(tmp_path: Path, folder: Path, make: object, name: str) -> None:
     entries = [("set/images/a.jpg", b"a" * 3000), ("./set/list.csv", b"b"), ("__MACOSX/set/._a.jpg", b"junk")]
     assert unpack(make(tmp_path / name, *entries), folder) == 2  # type: ignore[operator]
@@ -91,6 +93,22 @@ def test_bombs_are_stopped(tmp_path: Path, folder: Path, make: object) -> None:
     many = make(tmp_path / "many.tar", *((str(number), b"") for number in range(20)))  # type: ignore[operator]
     with pytest.raises(DataError, match="one more than the 10 entries"):
         unpack(many, folder, Limits(entries=10))
+
+
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    tarred(path, ("fine", b"x"), ("long", bytes(20 << 20)), kind=tarfile.GNUTYPE_LONGNAME)
+    with pytest.raises(DataError, match=r"a header of 20,971,520 bytes"):
+        unpack(path, folder)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(20_000)])
+def test_an_archive_of_nothing_is_refused(tmp_path: Path, folder: Path, content: bytes) -> None:
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DataError, match="fetch it again"):
+        unpack(tmp_path / "a.zip", folder)
+    with pytest.raises(DataError, match="holds no files"):
+        unpack(zipped(tmp_path / "b.zip", ("__MACOSX/a", b"x")), folder)
 
 
 @pytest.mark.parametrize("make", [zipped, tarred])
