@@ -40,7 +40,6 @@ from tune.runner import run_sweep
 from tune.slot_plan import SlotPlan, result_of
 from tune.worker import Message, messages, training_entry
 
-
 MUSTER = "SCALE_MUSTER"
 """Environment variable: a folder in which slots report, and how many there have to be."""
 MUSTER_S = 900.0

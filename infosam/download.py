@@ -1,20 +1,22 @@
-"""Fetches one file whose sum is known: resumed where it broke off, and in place only when it is the right one."""
+"""Fetches one file: resumed where it broke off, and in place only when it is the right one, if its sum is known."""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
+import json
 import os
 import shutil
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from infosam.errors import WeightsError
+from infosam.errors import FetchError
 
 CHUNK_BYTES = 1 << 20
 TRIES = 5  # without a single new byte; as long as some arrive, it goes on
@@ -27,7 +29,7 @@ def fetch_file(
     source: str,
     out: Path,
     *,
-    sha256: str,
+    sha256: str | None,
     max_bytes: int,
     progress: Progress | None = None,
     timeout_s: float = TIMEOUT_S,
@@ -36,32 +38,38 @@ def fetch_file(
     """Brings `source`, an http(s) address or a local path, to `out`; False if `out` already is the right file.
 
     What has arrived is kept in `out` + ".partial", so that the next call goes on from there, unless its sum is wrong.
-    `max_bytes` ends a stream that does not. Raises WeightsError if `out` is another file, or the source cannot be
-    reached, breaks off again and again, or is not the file that the sum belongs to."""
+    Without a sum it goes on only if the server vouches that its file is still the same (If-Range), and whatever is at
+    `out` is refused. `max_bytes` ends a stream that does not. Raises FetchError if `out` is another file, or the source
+    cannot be reached, breaks off again and again, or is not the file that the sum belongs to."""
     if out.exists():
-        if out.is_file() and sha256_of_file(out) == sha256:
+        if sha256 and out.is_file() and sha256_of_file(out) == sha256:
             return False
-        raise WeightsError(
-            f"{out}: already exists and is not this file (SHA-256 differs); move it or choose another --out"
-        )
-    partial = out.with_name(out.name + ".partial")
+        reason = "is not this file (SHA-256 differs)" if sha256 else "no sum is known to compare it with"
+        raise FetchError(f"{out}: already exists and {reason}; move it or choose another --out")
+    partial = _Partial(out.with_name(out.name + ".partial"), sum_known=sha256 is not None)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if urlsplit(source).scheme in ("http", "https"):
+        if is_address(source):
             _download(source, partial, max_bytes, progress, timeout_s, pause_s)
         else:
-            _copy(Path(source), partial)
-        found = sha256_of_file(partial)
-        if found != sha256:
-            partial.unlink()
-            raise WeightsError(
+            _copy(Path(source), partial.path)
+        found = sha256_of_file(partial.path)
+        if sha256 and found != sha256:
+            partial.forget()
+            raise FetchError(
                 f"{source}: is not the expected file: SHA-256 {found}, expected {sha256}; it was deleted again. "
                 "Use another mirror"
             )
-        os.replace(partial, out)
+        os.replace(partial.path, out)
+        partial.forget()
     except OSError as error:
-        raise WeightsError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from error
+        raise FetchError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from error
     return True
+
+
+def is_address(source: str) -> bool:
+    """Whether it is to be fetched over http(s), not a path."""
+    return urlsplit(source).scheme in ("http", "https")
 
 
 def sha256_of_file(path: Path) -> str:
@@ -70,58 +78,104 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True)
+class _Partial:
+    """What has arrived so far, and beside it the server's word for which file that is a part of."""
+
+    path: Path
+    sum_known: bool  # then the sum decides in the end, and going on needs no word of the server
+
+    @property
+    def _word(self) -> Path:
+        return self.path.with_name(self.path.name + ".json")
+
+    @property
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def resume(self, address: str) -> dict[str, str]:
+        """Headers that ask for the rest; none if all must be sent."""
+        try:
+            kept = json.loads(self._word.read_text(encoding="utf-8"))
+            validator = str(kept["validator"]) if kept["address"] == address else None
+        except (OSError, ValueError, KeyError, TypeError):
+            validator = None
+        if not self.size or not (validator or self.sum_known):
+            return {}
+        return {"Range": f"bytes={self.size}-", **({"If-Range": validator} if validator else {})}
+
+    def remember(self, address: str, answer: http.client.HTTPResponse) -> None:
+        """Keeps what the server calls its file; a weak ETag does not promise equal bytes."""
+        etag = answer.headers.get("ETag")
+        validator = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
+        if validator:
+            self._word.write_text(json.dumps({"address": address, "validator": validator}), encoding="utf-8")
+        else:
+            self._word.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._word.unlink(missing_ok=True)
+
+
 def _copy(source: Path, partial: Path) -> None:
     if not source.is_file():
-        raise WeightsError(f"{source}: no such file, and no http(s) address; correct --from")
+        raise FetchError(f"{source}: no such file, and no http(s) address; correct --from")
     shutil.copyfile(source, partial)
 
 
 def _download(
-    address: str, partial: Path, max_bytes: int, progress: Progress | None, timeout_s: float, pause_s: float
+    address: str, partial: _Partial, max_bytes: int, progress: Progress | None, timeout_s: float, pause_s: float
 ) -> None:
     """Until the server says that all is there; a broken connection is taken up again where it ended."""
     tries = 0
     while True:
-        before = partial.stat().st_size if partial.exists() else 0
+        before = partial.size
         try:
             _continue(address, partial, max_bytes, progress, timeout_s)
             return
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-                return  # all of it is there already; the sum decides
-            raise WeightsError(f"{address}: the server says {error.code} {error.reason}; use another mirror") from None
+            if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and before:
+                if partial.sum_known or error.headers.get("Content-Range") == f"bytes */{before}":
+                    return  # all of it is there already; the sum decides if there is one
+                partial.forget()
+                continue
+            raise FetchError(f"{address}: the server says {error.code} {error.reason}; use another mirror") from None
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            after = partial.stat().st_size if partial.exists() else 0
-            tries = 0 if after > before else tries + 1
+            tries = 0 if partial.size > before else tries + 1
             if tries == TRIES:
                 reason = getattr(error, "reason", None) or error
-                raise WeightsError(
+                raise FetchError(
                     f"{address}: cannot be fetched ({reason}); run the command again to go on, or use another mirror"
                 ) from None
             if tries:
                 time.sleep(pause_s * 2 ** (tries - 1))
 
 
-def _continue(address: str, partial: Path, max_bytes: int, progress: Progress | None, timeout_s: float) -> None:
+def _continue(address: str, partial: _Partial, max_bytes: int, progress: Progress | None, timeout_s: float) -> None:
     """One connection. Raises HTTPException or OSError if it ends before the length that the server promised."""
-    start = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={start}-"} if start else {})
+    start = partial.size
+    request = urllib.request.Request(address, headers=partial.resume(address))
     with urllib.request.urlopen(request, timeout=timeout_s) as answer:
         resumed = answer.status == http.client.PARTIAL_CONTENT
         if not resumed:
-            start = 0  # a server that cannot go on sends everything anew
+            start = 0  # a server that cannot go on, or has another file by now, sends everything
+            partial.remember(address, answer)
+        elif not answer.headers.get("Content-Range", f"bytes {start}-").startswith(f"bytes {start}-"):
+            raise FetchError(f"{address}: the server sends another part than asked for; use another mirror")
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length and length.isdigit() else None
-        with partial.open("ab" if resumed else "wb") as file:
+        with partial.path.open("ab" if resumed else "wb") as file:
             for done in _poured(answer, file, start):
                 if done > max_bytes:
+                    partial.forget()
                     reason = f"sends more than {max_bytes:,} bytes, so it is another file"
-                    raise WeightsError(f"{address}: {reason}; use another mirror")
+                    raise FetchError(f"{address}: {reason}; use another mirror")
                 if progress:
                     progress(done, total)
-    if total is not None and partial.stat().st_size < total:
-        raise http.client.IncompleteRead(b"", total - partial.stat().st_size)
+    if total is not None and partial.size < total:
+        raise http.client.IncompleteRead(b"", total - partial.size)
 
 
 def _poured(answer: BinaryIO, file: BinaryIO, done: int) -> Iterator[int]:

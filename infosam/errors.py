@@ -17,6 +17,10 @@ class WeightsError(UserError):
     """A checkpoint is missing, truncated, or not the file its name promises."""
 
 
+class FetchError(UserError):
+    """A file cannot be fetched, is not the one that was asked for, or nobody agreed to its licence."""
+
+
 class BundleError(UserError):
     """An adapter bundle is incomplete or damaged."""
 

@@ -61,6 +61,7 @@ class FrozenEncodings:
             key={
                 "weights": self._base.sha256,
                 "data": self._dataset.store.card.digest,
+                "order": self._dataset.store.order(self._dataset.split),
                 "split": self._dataset.split,
                 "canvas_px": self._dataset.canvas_px,
                 "protocol": self._dataset.protocol.model_dump(mode="json"),

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from infosam.errors import WeightsError
+from infosam.terms import agree, fetching, show_terms
 
 LICENCE = "Apache-2.0, Meta Platforms, Inc. and affiliates (Segment Anything)"
 ADDRESS = "https://dl.fbaipublicfiles.com/segment_anything/"
@@ -58,19 +58,9 @@ def fetch_command(
     place = out or Path("weights") / FILES[name]
     address = source or ADDRESS + FILES[name]
     messages = Console(stderr=True)
-    for label, text in (("from", address), ("to", str(place)), ("SHA-256", sha256), ("licence", LICENCE)):
-        messages.print(Text(f"{label:>8}: {text}"), soft_wrap=True)
-    if not yes and not typer.confirm("Fetch it under this licence?", err=True):
-        raise WeightsError("nothing was fetched; agree to the licence, or say --yes")
-    columns = (TextColumn("Fetching"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=messages, transient=True) as bar:
-        task = bar.add_task("fetch", total=None)
-        new = fetch_file(
-            address,
-            place,
-            sha256=sha256,
-            max_bytes=MAX_BYTES,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    show_terms(messages, {"from": address, "to": str(place), "SHA-256": sha256, "licence": LICENCE})
+    agree("Fetch it under this licence?", yes=yes)
+    with fetching(messages) as progress:
+        new = fetch_file(address, place, sha256=sha256, max_bytes=MAX_BYTES, progress=progress)
     done = "Written to" if new else "Already there, nothing to do:"
     Console().print(Text(f"{done} {place}; use it with --checkpoint or model.checkpoint={place}"), soft_wrap=True)

@@ -5,8 +5,9 @@ Knows no image library, so that a command can say what is wrong with a folder be
 from __future__ import annotations
 
 import json
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,8 +16,20 @@ from infosam.errors import DataError
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CARD_NAME = "dataset.json"
+OLD_SHARD = "data.parquet"  # version 1 knew one file only, and the card did not name it
+SHARD_NAME = re.compile(r"data/part-\d{5}\.parquet|data\.parquet")
+MOVES_NAME = re.compile(r"splits-[0-9a-f]{8}\.parquet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One Parquet file with rows of a data set."""
+
+    name: str  # relative to the folder of the card
+    rows: int
+    sha256: str | None  # of the file; not known of a file of version 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +41,15 @@ class DatasetCard:
     counts: dict[str, int]  # rows per split; a split without rows is 0
     path: Path  # folder the card was read from or written to
     notes: tuple[str, ...] = ()  # what the import decided by itself, such as a split it made
+    shards: tuple[Shard, ...] = ()  # in the order of the rows
+    moves: str | None = None  # file with the splits that count, after a re-split; the column `split` is older then
     written: bool = True  # False: the import found this very data set already there and wrote nothing
 
 
 def write_card(folder: Path, card: DatasetCard) -> None:
-    """Writes `dataset.json` into `folder`; the folder's own path is not stored, so it can be moved."""
+    """Writes `dataset.json` into `folder`, whole or not at all; an older one is the data set until then.
+
+    The folder's own path is not stored, so it can be moved."""
     text = json.dumps(
         {
             "schema_version": SCHEMA_VERSION,
@@ -40,10 +57,17 @@ def write_card(folder: Path, card: DatasetCard) -> None:
             "digest": card.digest,
             "counts": card.counts,
             "notes": list(card.notes),
+            "shards": [asdict(shard) for shard in card.shards],
+            "splits": card.moves,
         },
         indent=2,
     )
-    (folder / CARD_NAME).write_text(text + "\n", encoding="utf-8")
+    partial = folder / f".{CARD_NAME}.partial"
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, folder / CARD_NAME)
 
 
 def read_card(folder: Path) -> DatasetCard:
@@ -52,9 +76,9 @@ def read_card(folder: Path) -> DatasetCard:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
         version = content["schema_version"]
-        if version != SCHEMA_VERSION:
+        if version not in range(1, SCHEMA_VERSION + 1):
             raise DataError(
-                f"{path}: schema version {version!r}, this infosam reads {SCHEMA_VERSION}: "
+                f"{path}: schema version {version!r}, this infosam reads 1 to {SCHEMA_VERSION}: "
                 "import the source again, or use the version of infosam that wrote it"
             )
         counts: dict[str, int] = {split: int(content["counts"][split]) for split in SPLITS}
@@ -64,6 +88,8 @@ def read_card(folder: Path) -> DatasetCard:
             counts=counts,
             path=folder,
             notes=tuple(str(note) for note in content.get("notes", ())),
+            shards=_shards(content, version, sum(counts.values())),
+            moves=_matching(MOVES_NAME, content.get("splits")) if content.get("splits") else None,
         )
     except FileNotFoundError:
         raise DataError(_no_card(folder)) from None
@@ -72,6 +98,22 @@ def read_card(folder: Path) -> DatasetCard:
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"not a readable description of a data set ({type(error).__name__}: {error})"
         raise DataError(f"{path}: {reason}; import the source again") from error
+
+
+def _shards(content: Any, version: int, rows: int) -> tuple[Shard, ...]:
+    if version == 1:
+        return (Shard(name=OLD_SHARD, rows=rows, sha256=None),)
+    return tuple(
+        Shard(name=_matching(SHARD_NAME, one["name"]), rows=int(one["rows"]), sha256=one["sha256"])
+        for one in content["shards"]
+    )
+
+
+def _matching(pattern: re.Pattern[str], name: object) -> str:
+    """A file name of ours: a card from a stranger must not lead out of its folder."""
+    if not pattern.fullmatch(str(name)):
+        raise ValueError(f"{name!r} is no file of a data set")
+    return str(name)
 
 
 def check_domain(domain: str) -> None:

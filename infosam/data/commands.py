@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from infosam.data.card import SPLITS, DatasetCard, Split
+from infosam.data import fetch_commands, growing_commands, remote_commands
+from infosam.data.card import Split
+from infosam.data.console import progress, show_card, show_notes
 from infosam.data.part_options import (
     AxisOption,
     BandsOption,
@@ -122,44 +121,20 @@ def import_command(
     messages = Console(stderr=True)
     choice = MaskChoice(classes=tuple(classes or ()), instances=instances)
     parts = part_options(bands, window, axis, slices, tile, overlap)
-    with _progress(messages, "Checking and storing") as progress:
+    with progress(messages, "Checking and storing") as bar:
         card = import_dataset(
             source,
             domain=domain,
             out=out,
             options=ReadOptions(choice=choice, parts=parts, image_column=image_column, mask_column=mask_column),
             splitting=Splitting(seed=seed, group=group, stratify=stratify, anew=new_splits),
-            progress=progress,
+            progress=bar,
             overwrite=overwrite,
             allow_empty=allow_empty,
         )
-    _show_notes(messages, card.notes)
-    _show(Console(), card)
+    show_notes(messages, card.notes)
+    show_card(Console(), card, done="Written to" if card.written else "Already imported, nothing to do:")
     messages.print(Text(f"Before a sweep, look for leaks and doubtful masks: infosam data check {out}"), soft_wrap=True)
-
-
-@contextmanager
-def _progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a console, as the function (done, total) that moves it."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _show_notes(console: Console, notes: Sequence[str]) -> None:
-    for note in notes:
-        console.print(Text("note: ", style="yellow") + Text(note), soft_wrap=True)
-
-
-def _show(console: Console, card: DatasetCard) -> None:
-    table = Table("split", title=f"Domain {card.domain}", title_justify="left")
-    table.add_column("masks", justify="right")
-    for split in SPLITS:
-        table.add_row(split, f"{card.counts[split]:,}")
-    console.print(table)
-    done = "Written to" if card.written else "Already imported, nothing to do:"
-    console.print(Text(f"{done} {card.path} (digest {card.digest[:12]})"), soft_wrap=True)
 
 
 @app.command("check", help=CHECK_HELP)
@@ -191,15 +166,15 @@ def check_command(
     choice = MaskChoice(classes=tuple(classes or ()))
     parts = part_options(bands, window, axis, slices, tile, overlap)
     options = ReadOptions(choice=choice, parts=parts, image_column=image_column, mask_column=mask_column)
-    with _progress(messages, "Checking") as progress:
-        report = check_source(source, options, group=group, allow_empty=allow_empty, mask_px=mask_px, progress=progress)
+    with progress(messages, "Checking") as bar:
+        report = check_source(source, options, group=group, allow_empty=allow_empty, mask_px=mask_px, progress=bar)
     if fix is not None:
         from infosam.data.check.fix import write_fixed
 
-        with _progress(messages, "Mending") as progress:
-            fixed = write_fixed(report, fix, progress)
+        with progress(messages, "Mending") as bar:
+            fixed = write_fixed(report, fix, bar)
         report = replace(report, findings=fixed.findings)
-    _show_notes(messages, report.listing.notes)
+    show_notes(messages, report.listing.notes)
     show_report(Console(), report)
     if out is not None:
         write_page(report, out)
@@ -261,3 +236,7 @@ def _show_statistics(console: Console, rows: list[SplitStatistics]) -> None:
         )
     console.print(table)
     console.print("Sides and shares: smallest 5 % | middle | largest 5 %")
+
+
+for more in (growing_commands, fetch_commands, remote_commands):
+    more.add_to(app)

@@ -145,6 +145,7 @@ class SegmentationDataset(Dataset[Item]):
             key={
                 "pixels": self.split,
                 "data": self.store.card.digest,
+                "order": self.store.order(self.split),
                 "canvas_px": self.canvas_px,
                 "mask_resize": self.protocol.mask_resize,
             },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,11 +44,17 @@ def find_pairs(source: Path, *, seed: int = 0) -> list[Pair]:
     return discover(source, splitting=Splitting(seed=seed)).pairs
 
 
-def discover(source: Path, options: ReadOptions | None = None, splitting: Splitting | None = None) -> Found:
+def discover(
+    source: Path,
+    options: ReadOptions | None = None,
+    splitting: Splitting | None = None,
+    settled: Callable[[Sequence[Listed]], Mapping[str, Split]] | None = None,
+) -> Found:
     """Pairs of a source of any layout in `readers.table`.
 
     Splits are taken as given; missing ones are drawn from train, whole groups or images at a time. Images are not
-    opened, masks only where a class is chosen (images without it are left out) or splits are stratified. Raises
+    opened, masks only where a class is chosen (images without it are left out) or splits are stratified. `settled` says
+    for which keys there is nothing to draw, because the rows go to a data set that knows them. Raises
     DataError with every problem: unknown layout, missing columns, empty cells, paths that leave the folder, images
     without mask, repeated rows, an image or a group in two splits, nothing found."""
     options, splitting = options or ReadOptions(), splitting or Splitting()
@@ -68,8 +74,10 @@ def discover(source: Path, options: ReadOptions | None = None, splitting: Splitt
     if options.choice.classes or splitting.stratify:
         listed, shares, more = _with_shares(listed, options)
         notes += more
-    by_key: dict[str, Split | None] = {pair.key: pair.split for pair in listed}
+    known = settled(listed) if settled else {}
+    by_key: dict[str, Split | None] = {pair.key: pair.split for pair in listed if pair.key not in known}
     splits, drawn = complete_splits(source, by_key, seed=splitting.seed, shares=shares if splitting.stratify else None)
+    splits.update(known)
     pairs = [_settled(pair, splits[pair.key]) for pair in listed]
     pairs.sort(key=lambda pair: SPLITS.index(pair.split))  # stable: within a split the order of the source stays
     return Found(root=listing.root, pairs=pairs, notes=(*notes, *drawn), options=options)
@@ -93,11 +101,11 @@ def list_pairs(source: Path, options: ReadOptions, group: str | None = None) -> 
     problems: list[str] = []
     listing = in_parts(choose_reader(source).read(source, options, problems), options, problems)
     if group:
-        listing = replace(listing, listed=_grouped(listing, group, problems))
+        listing = replace(listing, listed=grouped(listing, group, problems))
     return listing, problems
 
 
-def _grouped(listing: Listing, group: str, problems: list[str]) -> list[Listed]:
+def grouped(listing: Listing, group: str, problems: list[str]) -> list[Listed]:
     """The pairs with groups from a column of the source, else from a pattern over the paths of images."""
     if any(group in pair.cells for pair in listing.listed):
         return [replace(pair, group=pair.cells.get(group, "").strip() or None) for pair in listing.listed]

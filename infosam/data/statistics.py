@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from infosam.data.card import SPLITS, Split, read_card
 from infosam.data.check.page import overlay_of
-from infosam.data.schema import PARQUET_NAME
+from infosam.data.shards import row_tables
 from infosam.data.store import open_dataset
 from infosam.errors import DataError
 from infosam.overlay import contact_sheet
@@ -37,14 +35,8 @@ class SplitStatistics:
 
 def statistics(folder: Path) -> list[SplitStatistics]:
     """Figures of each split that has rows. Raises DataError if `folder` is no data set."""
-    read_card(folder)
     columns = ["split", "group", "width", "height", "fg_fraction", "image.path"]
-    try:
-        with pq.ParquetFile(folder / PARQUET_NAME) as file:
-            table = file.read(columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{folder / PARQUET_NAME}: it cannot be read ({error}); import the data set again") from error
-    rows = table.to_pylist()
+    rows = [row for _, _, table in row_tables(read_card(folder), columns) for row in table.to_pylist()]
     return [_of_split(split, found) for split in SPLITS if (found := [row for row in rows if row["split"] == split])]
 
 

@@ -18,7 +18,7 @@ from infosam.data.check.run import Report
 from infosam.data.masks import Unusable
 from infosam.data.pairs import Labels, Listed
 from infosam.data.pixels import PICTURE_ERRORS, Picture, open_both, open_picture, png, read_bytes
-from infosam.data.store import put_in_place, staged
+from infosam.data.staging import put_in_place, staged
 from infosam.errors import DataError
 
 LIST_NAME, FINDINGS_NAME = "list.csv", "findings.csv"

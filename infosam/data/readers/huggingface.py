@@ -14,12 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infosam.data.card import Split
+from infosam.data.card import DatasetCard, Split, read_card
 from infosam.data.masks import Unusable
 from infosam.data.pairs import Listed, ReadOptions
 from infosam.data.pixels import read_bytes
 from infosam.data.readers.contract import Listing, inside
 from infosam.data.readers.lists import split_named
+from infosam.data.shards import row_tables
 from infosam.data.splits import SPLIT_WORDS
 from infosam.errors import DataError
 
@@ -42,9 +43,10 @@ class HuggingFace:
     def read(self, source: Path, options: ReadOptions, problems: list[str]) -> Listing:
         root = source if source.is_dir() else source.parent
         listed: list[Listed] = []
+        moves = _moves(source)
         for split, path in _files(source):
             try:
-                listed += _listed(root, _Table(path), split, options, problems)
+                listed += _listed(root, _Table(path), split, options, problems, moves)
             except READ_ERRORS as error:
                 raise DataError(f"{path}: not a readable Arrow or Parquet file ({error}); write it again") from error
         return Listing(root=root, listed=listed)
@@ -54,6 +56,9 @@ def _files(source: Path) -> list[tuple[Split | None, Path]]:
     """Files with pictures inside, each with the split that its folder or name speaks of."""
     if source.is_file():
         return [(None, source)] if source.suffix == ".parquet" and _has_pictures(source) else []
+    card = _card(source)
+    if card is not None:
+        return [(None, source / shard.name) for shard in card.shards]
     try:
         if (source / "dataset_dict.json").is_file():
             folders = [folder for folder in sorted(source.iterdir()) if (folder / "state.json").is_file()]
@@ -64,6 +69,23 @@ def _files(source: Path) -> list[tuple[Split | None, Path]]:
     except OSError:
         return []
     return [(_split_of(path.stem), path) for path in found if path.is_file() and _has_pictures(path)]
+
+
+def _card(source: Path) -> DatasetCard | None:
+    """That of a data set of infosam, which says which files count."""
+    try:
+        return read_card(source)
+    except DataError:
+        return None
+
+
+def _moves(source: Path) -> Mapping[str, Mapping[str, str]]:
+    """Split and group of each id of a data set of infosam that was split anew; else nothing."""
+    card = _card(source)
+    if card is None or card.moves is None:
+        return {}
+    rows = [row for _, _, table in row_tables(card, ["split", "group"]) for row in table.to_pylist()]
+    return {row["id"]: {"split": row["split"], "group": row["group"] or ""} for row in rows}
 
 
 def _arrow_files(folder: Path) -> list[Path]:
@@ -152,7 +174,12 @@ def _flat(table: Any, name: str) -> list[Any]:
 
 
 def _listed(
-    root: Path, table: _Table, split: Split | None, options: ReadOptions, problems: list[str]
+    root: Path,
+    table: _Table,
+    split: Split | None,
+    options: ReadOptions,
+    problems: list[str],
+    moves: Mapping[str, Mapping[str, str]],
 ) -> Iterator[Listed]:
     image, mask = _roles(table, options)
     small = [
@@ -161,6 +188,7 @@ def _listed(
     for number, (group, offset, cells) in enumerate(table.rows([f"{image}.path", f"{mask}.path", *small]), start=1):
         row = f"{table.path.relative_to(root)}:{number}"
         words = {name: str(cells[name]) for name in small if cells[name] is not None}
+        words |= moves.get(words.get("id", ""), {})
         try:
             names = [_name(root, table, cells[column], number, row, column) for column in (image, mask)]
             given = split_named(words["split"], row) if split is None and "split" in words else split

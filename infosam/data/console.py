@@ -1,0 +1,38 @@
+"""What the commands `infosam data ...` show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from infosam.data.card import SPLITS, DatasetCard
+
+
+@contextmanager
+def progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a console, as the function (done, total) that moves it."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def show_card(console: Console, card: DatasetCard, *, done: str) -> None:
+    """Rows per split, and what was done."""
+    table = Table("split", title=f"Domain {card.domain}", title_justify="left")
+    table.add_column("masks", justify="right")
+    for split in SPLITS:
+        table.add_row(split, f"{card.counts[split]:,}")
+    console.print(table)
+    console.print(Text(f"{done} {card.path} (digest {card.digest[:12]})"), soft_wrap=True)
+
+
+def show_notes(console: Console, notes: tuple[str, ...]) -> None:
+    """One line each."""
+    for note in notes:
+        console.print(Text("note: ", style="yellow") + Text(note), soft_wrap=True)

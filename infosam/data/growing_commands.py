@@ -1,0 +1,83 @@
+"""The commands `infosam data append` and `infosam data resplit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from infosam.data.card import Split
+from infosam.data.console import progress, show_card, show_notes
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds both to `infosam data`."""
+    app.command("append")(append_command)
+    app.command("resplit")(resplit_command)
+
+
+def append_command(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Images and masks, as `infosam data import` takes.")],
+    to: Annotated[Path, typer.Option(help="Data set that they are added to.")],
+    seed: Annotated[int, typer.Option(min=0, help="Draws splits that SRC lacks.")] = 0,
+    split: Annotated[Split | None, typer.Option(help="Split of new images for which SRC says none.")] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Value, colour or COCO category that is the object; repeatable.")
+    ] = None,
+    instances: Annotated[bool, typer.Option("--instances", help="One row per object.")] = False,
+    group: Annotated[str | None, typer.Option(help="Column, or pattern over image paths, as in the import.")] = None,
+    stratify: Annotated[
+        bool, typer.Option("--stratify", help="Drawn splits get small and large objects alike.")
+    ] = False,
+    image_column: Annotated[str, typer.Option(help="Column of the images in a list.")] = "image",
+    mask_column: Annotated[str, typer.Option(help="Column of the masks in a list.")] = "label",
+    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Keep images whose mask is empty.")] = False,
+) -> None:
+    """Check new images and masks and add them to a data set; what it holds is not written again.
+
+    Images and groups that it knows stay in their split, rows it holds already are skipped.
+
+    Example: infosam data append more-photos/ --to data/polyp
+    """
+    from infosam.data.growing import append
+    from infosam.data.manifest import Splitting
+    from infosam.data.pairs import MaskChoice, ReadOptions
+
+    messages = Console(stderr=True)
+    choice = MaskChoice(classes=tuple(classes or ()), instances=instances)
+    with progress(messages, "Checking and storing") as bar:
+        grown = append(
+            source,
+            to,
+            options=ReadOptions(choice=choice, image_column=image_column, mask_column=mask_column),
+            splitting=Splitting(seed=seed, group=group, stratify=stratify),
+            split=split,
+            allow_empty=allow_empty,
+            progress=bar,
+        )
+    show_notes(messages, grown.notes)
+    skipped = f", {grown.skipped:,} that were in it already skipped" if grown.skipped else ""
+    show_card(Console(), grown.card, done=f"{grown.added:,} rows added{skipped}:")
+
+
+def resplit_command(
+    data: Annotated[Path, typer.Argument(help="Data set whose splits are drawn anew.")],
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other splits.")] = 0,
+    group: Annotated[
+        str | None, typer.Option(help="Pattern over image paths such as 'patient(\\d+)', instead of the groups it has.")
+    ] = None,
+    stratify: Annotated[bool, typer.Option("--stratify", help="Splits get small and large objects alike.")] = False,
+) -> None:
+    """Draw train, val and test of a data set anew, without writing its pictures again.
+
+    A group or picture is never in two splits. Results from before belong to the old splits (another digest).
+
+    Example: infosam data resplit data/polyp --seed 1 --group 'patient(\\d+)'
+    """
+    from infosam.data.growing import resplit
+
+    grown = resplit(data, seed=seed, group=group, stratify=stratify)
+    show_notes(Console(stderr=True), grown.notes)
+    show_card(Console(), grown.card, done="Split anew:" if grown.card.written else "Split so already:")

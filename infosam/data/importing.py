@@ -1,0 +1,132 @@
+"""Imports a user's images and masks as a new data set: a folder with Parquet files and a card (see `schema`)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from infosam.data.card import SPLITS, DatasetCard, Split, check_domain, read_card, write_card
+from infosam.data.manifest import Found, Review, Splitting, discover
+from infosam.data.pairs import ReadOptions
+from infosam.data.pixels import PairContent, Unusable, open_pair
+from infosam.data.rows import ids_of, row_digest, row_of, set_digest
+from infosam.data.shards import ShardWriter
+from infosam.data.staging import put_in_place, staged
+from infosam.errors import DataError
+
+Progress = Callable[[int, int], None]
+Row = dict[str, Any]
+
+
+def import_dataset(
+    source: Path,
+    *,
+    domain: str,
+    out: Path,
+    seed: int = 0,
+    options: ReadOptions | None = None,
+    splitting: Splitting | None = None,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+    allow_empty: bool = False,
+) -> DatasetCard:
+    """Checks every image and mask of `source` and writes them as a data set to `out`, completely or not at all.
+
+    `source` is anything `manifest.discover` understands; `seed` draws the splits it lacks, unless `splitting` says
+    more; `progress` is called with (pairs done, pairs in all). Image files are kept byte by byte, except that an EXIF
+    rotation is applied (then PNG). If `out` already holds this very data set, nothing is written and the card says so.
+    Raises DataError with every bad file, or if `out` is something else; `overwrite` replaces another data set, never a
+    folder of other things."""
+    check_domain(domain)
+    existing = _existing(source, out)
+    found = discover(source, options, splitting or Splitting(seed=seed))
+    with staged(out) as folder:
+        with ShardWriter(folder) as writer:
+            written = write_pairs(source, found, writer, domain=domain, allow_empty=allow_empty, progress=progress)
+            shards = writer.finish()
+        card = DatasetCard(
+            domain=domain,
+            digest=set_digest(written.digests),
+            counts={split: written.counts[split] for split in SPLITS},
+            path=out,
+            notes=found.notes,
+            shards=shards,
+        )
+        if existing is not None and (existing.domain, existing.digest) == (domain, card.digest):
+            return replace(existing, written=False)
+        if existing is not None and not overwrite:
+            raise DataError(
+                f"{out}: already holds another data set (domain {existing.domain}, "
+                f"{sum(existing.counts.values())} rows, digest {existing.digest[:12]}); "
+                "choose another --out, or replace it with --overwrite"
+            )
+        write_card(folder, card)
+        put_in_place(folder, out)
+    return card
+
+
+@dataclass
+class Written:
+    """The rows that were written."""
+
+    digests: list[bytes] = field(default_factory=list)
+    counts: Counter[Split] = field(default_factory=Counter)
+
+
+def write_pairs(
+    source: Path,
+    found: Found,
+    writer: ShardWriter,
+    *,
+    domain: str,
+    allow_empty: bool,
+    progress: Progress | None,
+    admit: Callable[[Row, PairContent], bytes | None] | None = None,
+) -> Written:
+    """Checks all pairs and hands their rows to `writer`. Raises DataError with every bad pair.
+
+    `admit` gives the digest of a row, which it may change; None keeps it out, Unusable refuses its pair."""
+    admit = admit or _digest
+    review = Review(allow_empty=allow_empty)
+    written = Written()
+    for done, (pair, row_id) in enumerate(zip(found.pairs, ids_of(found), strict=True), start=1):
+        try:
+            contents = open_pair(pair, found.options.choice)
+            review.add(pair, contents)
+            for number, content in enumerate(contents):
+                part = f"__{number}" if len(contents) > 1 else ""
+                row = row_of(row_id + part, pair, content, root=found.root, domain=domain, part=part)
+                digest = admit(row, content)
+                if digest is not None and not review.problems:
+                    writer.add(row)  # after a problem nothing will come of it: only go on looking
+                    written.digests.append(digest)
+                    written.counts[pair.split] += 1
+        except Unusable as problem:
+            review.refuse(pair, str(problem))
+        if progress:
+            progress(done, len(found.pairs))
+    review.finish(source)
+    return written
+
+
+def _digest(row: Row, content: PairContent) -> bytes:
+    return row_digest(row["id"], row["split"], row["group"], content.mask, row["source_sha256"])
+
+
+def _existing(source: Path, out: Path) -> DatasetCard | None:
+    """The data set already at `out`, None if there is nothing. Raises DataError if something else is there."""
+    if out.is_symlink() or out.exists():
+        if out.is_dir() and not any(out.iterdir()):
+            return None
+        if out.is_dir() and source.exists() and out.samefile(source):
+            raise DataError(f"{out}: --out is the source itself; choose another folder")
+        try:
+            return read_card(out)
+        except DataError:
+            raise DataError(
+                f"{out}: already exists and is not a data set of infosam, so it is left alone; choose another --out"
+            ) from None
+    return None
