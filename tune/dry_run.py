@@ -17,6 +17,7 @@ from infosam.config import RunConfig
 from infosam.errors import UserError
 from infosam.sam.weights import weights_path
 from tune.config import SchedulerConfig, SweepConfig
+from tune.data_check import check_data
 from tune.footprint import Footprint
 from tune.group import draft_group
 from tune.home import Home
@@ -89,6 +90,8 @@ def dry_run(
 
     Raises UserError for anything a sweep would be refused for, ProbeFailed where the steps could not be taken."""
     plans = draft_group(configs, home)
+    for plan in plans:
+        check_data(plan.config.data, home, console, remember=False)
     config, uri = configs[0], plans[0].tracking_uri
     weights_path(config.run.model)
     _check_writable(plans[0].folder.parent)

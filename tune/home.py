@@ -40,6 +40,11 @@ class Home:
         return self.folder / "encodings"
 
     @property
+    def checks(self) -> Path:
+        """What was found in data sets, one file for each content."""
+        return self.folder / "checks"
+
+    @property
     def demo(self) -> Path:
         """The demonstration's images and dataset."""
         return self.folder / "demo"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from tune.config import SweepConfig
+from tune.data_check import check_data
 from tune.encoding_stores import build_stores
 from tune.event_log import NAME, EventLog
 from tune.group import Group, find_group, make_group
@@ -62,6 +63,8 @@ def run_sweeps(
 
     Raises UserError for bad data, weights or resources before any trial. After Ctrl-C it returns partial results."""
     with environment(SETTINGS | CLIENT_SETTINGS), contextlib.ExitStack() as stack:
+        for config in configs:
+            check_data(config.data, home, console)
         group = make_group(configs, home, training)
         for plan in group.plans:
             for note in plan.notes:

@@ -1,0 +1,68 @@
+"""What `infosam data check` finds in the data of a sweep, before the sweep costs anything."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from infosam import __version__
+from infosam.data.card import read_card
+from infosam.data.check.findings import KINDS
+from infosam.data.check.run import Report, check_source
+from infosam.data.console import progress
+from infosam.errors import DataError, UserError
+from tune.home import Home
+from tune.plan import write_whole
+
+SHOWN_ERRORS = 5
+
+
+def check_data(data: Path, home: Home, console: Console, *, remember: bool = True) -> None:
+    """Looks at every image and mask of a data set, once for each content, and prints what makes results doubtful.
+
+    Blank masks are no error any more: the import asked for consent. Raises DataError for errors, which are looked for
+    again the next time, and for a folder that is no data set."""
+    record = home.checks / f"{read_card(data).digest}.json"
+    counts = _read(record)
+    if counts is None:
+        with progress(console, "Checking data") as bar:
+            report = check_source(data, allow_empty=True, progress=bar)
+        if report.count("error"):
+            raise _refusal(data, report)
+        counts = Counter(finding.kind.name for finding in report.findings if finding.kind.severity == "warning")
+        if remember:
+            _write(record, counts)
+    for name, count in counts.items():
+        said = f"{data}: {name} ({count:,}): {KINDS[name].why}; {KINDS[name].cure}. See: infosam data check {data}"
+        console.print(Text("data: ", style="yellow") + Text(said), soft_wrap=True)
+
+
+def _refusal(data: Path, report: Report) -> DataError:
+    errors = [finding for finding in report.findings if finding.kind.severity == "error"]
+    lines = [f"{finding.row or finding.file}: {finding.what}" for finding in errors[:SHOWN_ERRORS]]
+    more = f"\n  ... and {len(errors) - SHOWN_ERRORS:,} more" if len(errors) > SHOWN_ERRORS else ""
+    return DataError(f"{data}: unfit to train on; see infosam data check {data}\n  " + "\n  ".join(lines) + more)
+
+
+def _read(record: Path) -> Counter[str] | None:
+    """Warnings of an earlier look by this version; None if there was none that can be read."""
+    try:
+        found: Any = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = isinstance(found, dict) and found.get("version") == __version__
+    return Counter({name: int(count) for name, count in found["warnings"].items()}) if known else None
+
+
+def _write(record: Path, counts: Counter[str]) -> None:
+    """Without it the next sweep looks again: no reason to stop this one."""
+    try:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(record, json.dumps({"version": __version__, "warnings": counts}) + "\n")
+    except (OSError, UserError):
+        return
