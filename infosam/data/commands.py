@@ -14,11 +14,17 @@ from rich.text import Text
 from infosam.data import fetch_commands, growing_commands, remote_commands
 from infosam.data.card import Split
 from infosam.data.console import progress, show_card, show_notes
-from infosam.data.part_options import (
+from infosam.data.source_options import (
     AxisOption,
     BandsOption,
+    Classes,
+    Group,
+    ImageColumn,
+    Instances,
+    MaskColumn,
     OverlapOption,
     SlicesOption,
+    Source,
     TileOption,
     WindowOption,
     part_options,
@@ -62,21 +68,6 @@ Exit code 2 if there are errors (such data is not imported); warnings are counte
 Example: infosam data check photos/ --out check.html"""
 
 app = typer.Typer(help="Bring your own images and masks.", no_args_is_help=True, rich_markup_mode="rich")
-
-Source = Annotated[Path, typer.Argument(metavar="SRC", help="Images and masks, in any of the layouts above.")]
-Classes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--class", help="Value, colour '#rrggbb' or COCO category that is the object; repeat to unite several."
-    ),
-]
-Instances = Annotated[bool, typer.Option("--instances", help="One row per object instead of one per mask or image.")]
-ImageColumn = Annotated[str, typer.Option(help="Column of the images in a list.")]
-MaskColumn = Annotated[str, typer.Option(help="Column of the masks in a list.")]
-Group = Annotated[
-    str | None,
-    typer.Option(help="Column, or pattern over image paths such as 'patient(\\d+)': a group is never in two splits."),
-]
 
 
 def register(root: typer.Typer) -> None:

@@ -10,6 +10,21 @@ from rich.console import Console
 
 from infosam.data.card import Split
 from infosam.data.console import progress, show_card, show_notes
+from infosam.data.source_options import (
+    AxisOption,
+    BandsOption,
+    Classes,
+    Group,
+    ImageColumn,
+    Instances,
+    MaskColumn,
+    OverlapOption,
+    SlicesOption,
+    Source,
+    TileOption,
+    WindowOption,
+    part_options,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,20 +34,24 @@ def add_to(app: typer.Typer) -> None:
 
 
 def append_command(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Images and masks, as `infosam data import` takes.")],
+    source: Source,
     to: Annotated[Path, typer.Option(help="Data set that they are added to.")],
     seed: Annotated[int, typer.Option(min=0, help="Draws splits that SRC lacks.")] = 0,
     split: Annotated[Split | None, typer.Option(help="Split of new images for which SRC says none.")] = None,
-    classes: Annotated[
-        list[str] | None, typer.Option("--class", help="Value, colour or COCO category that is the object; repeatable.")
-    ] = None,
-    instances: Annotated[bool, typer.Option("--instances", help="One row per object.")] = False,
-    group: Annotated[str | None, typer.Option(help="Column, or pattern over image paths, as in the import.")] = None,
+    classes: Classes = None,
+    instances: Instances = False,
+    group: Group = None,
     stratify: Annotated[
         bool, typer.Option("--stratify", help="Drawn splits get small and large objects alike.")
     ] = False,
-    image_column: Annotated[str, typer.Option(help="Column of the images in a list.")] = "image",
-    mask_column: Annotated[str, typer.Option(help="Column of the masks in a list.")] = "label",
+    image_column: ImageColumn = "image",
+    mask_column: MaskColumn = "label",
+    bands: BandsOption = None,
+    window: WindowOption = None,
+    axis: AxisOption = "auto",
+    slices: SlicesOption = "labelled",
+    tile: TileOption = None,
+    overlap: OverlapOption = 0,
     allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Keep images whose mask is empty.")] = False,
 ) -> None:
     """Check new images and masks and add them to a data set; what it holds is not written again.
@@ -47,11 +66,12 @@ def append_command(
 
     messages = Console(stderr=True)
     choice = MaskChoice(classes=tuple(classes or ()), instances=instances)
+    parts = part_options(bands, window, axis, slices, tile, overlap)
     with progress(messages, "Checking and storing") as bar:
         grown = append(
             source,
             to,
-            options=ReadOptions(choice=choice, image_column=image_column, mask_column=mask_column),
+            options=ReadOptions(choice=choice, parts=parts, image_column=image_column, mask_column=mask_column),
             splitting=Splitting(seed=seed, group=group, stratify=stratify),
             split=split,
             allow_empty=allow_empty,

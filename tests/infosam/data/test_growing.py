@@ -355,3 +355,13 @@ def test_the_commands_say_what_they_did(grown_set: Path, more: Path) -> None:
     assert "Split anew:" in done.stdout
     assert "seed 3" in done.stderr
     assert "Split so already:" in runner.invoke(app, ["data", "resplit", str(grown_set), "--seed", "3"]).stdout
+
+
+def test_scenes_are_cut_when_they_are_added(grown_set: Path, more: Path) -> None:
+    app = typer.Typer()
+    register(app)
+    done = CliRunner().invoke(app, ["data", "append", str(more), "--to", str(grown_set), "--tile", "16"])
+    assert done.exit_code == 0, done.output
+    tiles = {name: pixels for name, (_, pixels) in pictures(grown_set).items() if "_y" in name}
+    assert len(tiles) > 6
+    assert {len(pixels) for pixels in tiles.values()} == {16 * 16 * 3}

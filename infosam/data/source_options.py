@@ -1,7 +1,8 @@
-"""The options of `infosam data import` and `check` for scenes, volumes and series: their help, and what may be said."""
+"""Arguments of the commands that read a source of images and masks: their help, and what may be said."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,6 +13,21 @@ from infosam.errors import ConfigError
 MIN_TILE_PX = 16
 Axis = Literal["auto", "axial", "coronal", "sagittal"]
 Slices = Literal["labelled", "all"]
+
+Source = Annotated[Path, typer.Argument(metavar="SRC", help="Images and masks, in any layout of docs/data.md.")]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class", help="Value, colour '#rrggbb' or COCO category that is the object; repeat to unite several."
+    ),
+]
+Instances = Annotated[bool, typer.Option("--instances", help="One row per object instead of one per mask or image.")]
+ImageColumn = Annotated[str, typer.Option(help="Column of the images in a list.")]
+MaskColumn = Annotated[str, typer.Option(help="Column of the masks in a list.")]
+Group = Annotated[
+    str | None,
+    typer.Option(help="Column, or pattern over image paths such as 'patient(\\d+)': a group is never in two splits."),
+]
 
 BandsOption = Annotated[
     str | None, typer.Option("--bands", metavar="R,G,B", help="Bands shown, from 1: three, or one for grey.")
