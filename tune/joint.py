@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -76,6 +77,7 @@ class JointScheduler(FIFOScheduler):
     def __init__(self, lanes: Sequence[Lane]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._schedulers: Mapping[str, Any] = {lane.sweep_id: lane.scheduler for lane in lanes}
+        self._places: dict[str, int] = {}  # trial -> how many came before
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """To all of them."""
@@ -83,7 +85,17 @@ class JointScheduler(FIFOScheduler):
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """To its own."""
+        self._places.setdefault(trial.trial_id, len(self._places))
         self._of(trial).on_trial_add(tune_controller, trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The first that waits, as in FIFOScheduler, which looks at all trials there ever were, at every turn."""
+        live = tune_controller.get_live_trials()
+        for status in (Trial.PENDING, Trial.PAUSED):
+            waiting = [trial for trial in live if trial.status == status]
+            if waiting:
+                return min(waiting, key=lambda trial: self._places[trial.trial_id])
+        return None
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """To its own."""

@@ -23,7 +23,7 @@ from tune.config import SearchConfig
 from tune.events import OBJECTIVE, EpochReported, Event, TrialEnded, TrialEvent, TrialStarted
 from tune.footprint import Footprint
 from tune.ledger import Ledger, TrialRecord
-from tune.samplers import make_random_sampler, make_sampler
+from tune.samplers import Recollection, make_random_sampler, make_sampler
 from tune.space import Space, encode, sample
 from tune.study_store import open_study
 from tune.trial_ids import role_of
@@ -69,6 +69,7 @@ class OptunaSearcher(Searcher):
         self._weighs_two = search.against is not None
         directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if self._weighs_two else [])]
         self.study = open_study(study_name, search, journal, directions, resume=resume)
+        self._recollection = Recollection()
         self._left: deque[optuna.trial.Trial] = deque()  # of a dead driver, to be handed out first
         self._live: dict[str, optuna.trial.Trial] = {}
         self._epochs: dict[str, dict[int, EpochReported]] = {}
@@ -101,8 +102,10 @@ class OptunaSearcher(Searcher):
         if self._enough():
             return str(Searcher.FINISHED)
         for refused in range(HOPELESS):
-            make = make_random_sampler if refused >= STUBBORN else make_sampler
-            self.study.sampler = make(self._search, self._count, refused)
+            if refused >= STUBBORN:
+                self.study.sampler = make_random_sampler(self._search, self._count, refused)
+            else:
+                self.study.sampler = make_sampler(self._search, self._count, refused, self._recollection)
             trial = self._left.popleft() if self._left else self.study.ask()
             values = sample(self._space, trial)
             if self._is_allowed(trial, values):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+import random
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -135,6 +137,23 @@ def test_trials_are_compared_with_those_of_their_own_sweep() -> None:
             together.on_trial_complete(None, one, row)
     assert said["a"] == said["b"]
     assert set(said["a"]) == {"CONTINUE", "STOP"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_next_trial_is_the_one_that_tunes_own_scheduler_takes(seed: int) -> None:
+    drawn, scheduler = random.Random(seed), JointScheduler([lane("a"), lane("b")])
+    trials = [trial(drawn.choice("ab"), number) for number in range(30)]
+    for one in trials:
+        scheduler.on_trial_add(None, one)
+        one.status = drawn.choice([Trial.PENDING, Trial.PAUSED, Trial.RUNNING, Trial.TERMINATED, Trial.ERROR])
+    while True:
+        alive = [one for one in reversed(trials) if one.status not in (Trial.TERMINATED, Trial.ERROR)]
+        controller = SimpleNamespace(get_trials=lambda: trials, get_live_trials=lambda alive=alive: alive)
+        expected = FIFOScheduler().choose_trial_to_run(controller)
+        assert scheduler.choose_trial_to_run(controller) is expected
+        if expected is None:
+            break
+        expected.status = Trial.RUNNING
 
 
 def test_hooks_and_stops_go_to_the_own_lane() -> None:

@@ -65,3 +65,29 @@ def test_tpe_draws_as_if_the_trials_it_forgot_had_never_been(monkeypatch: pytest
     bounded = drawn_after(past, samplers.make_sampler(SEARCH, 0))
     assert bounded == drawn_after(kept, samplers.make_sampler(SEARCH, 0))
     assert bounded != everything
+
+
+def test_what_is_kept_from_trial_to_trial_is_what_a_new_look_would_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samplers, "MEMORY", 30)
+    monkeypatch.setattr(samplers, "BEST", 5)
+    drawn = random.Random(1)
+    study = optuna.create_study(direction="maximize")
+    kept, under_way = samplers.Recollection(), []
+    for _ in range(150):
+        under_way.append(study.ask())
+        while len(under_way) > drawn.randint(1, 8):  # they end in any order
+            ended = under_way.pop(drawn.randrange(len(under_way)))
+            state = drawn.choice([TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL])
+            study.tell(ended, round(drawn.random(), 1) if state == TrialState.COMPLETE else None, state=state)
+        found = study.get_trials(deepcopy=False)
+        assert kept.of(found) == samplers.Recollection().of(found)
+    seen = samplers.Recollection().of(found)
+    best = sorted((one for one in found if one.state == TrialState.COMPLETE), key=lambda one: -one.values[0])[:5]
+    assert len(seen) == 30 + len(under_way)
+    assert all(one in seen for one in best)
+
+
+def test_a_kept_recollection_draws_what_a_new_one_draws() -> None:
+    past, recollection = trials(300), samplers.Recollection()
+    first = drawn_after(past[:280], samplers.make_sampler(SEARCH, 0, 0, recollection))
+    assert first == drawn_after(past[:280], samplers.make_sampler(SEARCH, 0))
