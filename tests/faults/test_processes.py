@@ -91,10 +91,11 @@ def test_a_killed_training_process_goes_on_from_its_checkpoint(
 def test_the_trial_of_a_killed_slot_goes_on_in_another(
     configure: Configure, home: Home, console: Console, once: Once
 ) -> None:
+    """There is one slot, so that the one that is killed has a trial."""
     retried: list[str] = []
     once(home.sweeps / "square", at_epoch("t0001", 2), lambda event: os.kill(slot_process(), signal.SIGKILL))
     once(home.sweeps / "square", lambda event: isinstance(event, TrialRetried), lambda event: retried.append("yes"))
-    ledger = sweep(configure(RATES), home, console)
+    ledger = sweep(configure(RATES, resources={"slots": 1}), home, console)
     assert reasons(ledger) == ["completed"] * 4
     assert rows(ledger) == pytest.approx(lasting_rows(RATES))
     assert retried
@@ -104,7 +105,9 @@ def test_the_trial_of_a_killed_slot_goes_on_in_another(
 def test_processes_that_stand_still_are_noticed(
     configure: Configure, home: Home, console: Console, once: Once, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They neither end nor answer: a training process, which its slot gives up, and a slot, which the driver does."""
+    """They neither end nor answer: a training process, which its slot gives up, and a slot, which the driver does.
+
+    There is one slot, so that the one that stands still has a trial."""
     monkeypatch.setattr(watchdog, "GRACE_S", 5.0)
     stopped: list[int] = []
 
@@ -120,7 +123,7 @@ def test_processes_that_stand_still_are_noticed(
     once(folder, at_epoch("t0001", 2), lambda event: stop(slot_process()))
     once(folder, at_epoch("t0003", 2), stop_worker)
     try:
-        resources = {"step_timeout_s": STEP_S, "max_failures": 2, "slots": 2}
+        resources = {"step_timeout_s": STEP_S, "max_failures": 2, "slots": 1}
         ledger = sweep(configure(rates, resources=resources), home, console)
         assert reasons(ledger) == ["completed"] * 5
         assert rows(ledger) == pytest.approx(lasting_rows(rates))

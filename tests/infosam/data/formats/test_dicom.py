@@ -232,7 +232,9 @@ def test_nothing_of_the_patient_is_stored(tmp_path: Path, capsys: pytest.Capture
     with pytest.raises(SystemExit):
         cli.main(["data", "import", str(source), "--domain", "d", "--out", str(tmp_path / "made")])
     said = capsys.readouterr()
-    for path in (tmp_path / "made").iterdir():
+    stored = [path for path in (tmp_path / "made").rglob("*") if path.is_file()]
+    assert stored
+    for path in stored:
         for word in (b"MUELLER", b"SECRET", b"19700101"):
             assert word not in path.read_bytes()
             assert word.decode() not in said.out + said.err
