@@ -1,6 +1,7 @@
 # Needs python3 (3.11 or newer) and make; everything else is installed into .venv.
 
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -21,8 +22,8 @@ develop: $(DEV_READY) ## Also install what tests and linters need
 demo: $(RUN_READY) ## A finished sweep in a few minutes, no data needed
 	$(BIN)/infosam demo
 
-test: $(DEV_READY) ## Run all tests (ARGS="-k bundle -x" is passed on to pytest)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(DEV_READY) ## Run all tests, JOBS=2 files at a time (ARGS="-k bundle -x" is passed on to pytest)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 test-deps: ## Install what tests need from Debian's packages
 	@scripts/test-deps

@@ -1,10 +1,11 @@
 """Import of many small pictures: peak memory for few and for many, and speed beside Hugging Face `datasets`.
 
-    python benchmarks/data.py [--quick] [--pairs 100000]
+    python benchmarks/data.py [--quick] [--pairs 100000] [--out DIR]
 
 A tenth of the pairs, then all, are imported by a process of their own, which says its peak memory; pictures are 32 x 32
 px PNGs, one of 500 each, under as many names as pairs (hard links). `datasets`, if it is installed, writes the same
-pairs into one Parquet file without checking them. The last line is one JSON object of figures.
+pairs into one Parquet file, in a process of its own, too: it neither opens the pictures nor compares the masks with
+them. The last line is one JSON object of figures.
 """
 
 from __future__ import annotations
@@ -17,49 +18,61 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from results_file import publish
 
 DIFFERENT = 500
 SIDE_PX = 32
 MIB = 1 << 20
-IMPORT = """
+MEASURED = """
 import json, resource, sys, time
 from pathlib import Path
-from infosam.data.store import import_dataset
+source, out = Path(sys.argv[1]), Path(sys.argv[2])
+{prepare}
 started = time.perf_counter()
-card = import_dataset(Path(sys.argv[1]), domain="many", out=Path(sys.argv[2]))
+{work}
 seconds = time.perf_counter() - started
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"rows": sum(card.counts.values()), "seconds": seconds, "peak_bytes": peak}))
+print(json.dumps({{"rows": rows, "seconds": seconds, "peak_bytes": peak}}))
 """
+IMPORT = MEASURED.format(
+    prepare="from infosam.data.store import import_dataset",
+    work='rows = sum(import_dataset(source, domain="many", out=out).counts.values())',
+)
+BY_DATASETS = MEASURED.format(
+    prepare="""import datasets
+features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
+def pairs():
+    for line in source.read_text(encoding="utf-8").splitlines()[1:]:
+        image, mask = line.split(",")
+        yield {"image": str(source.parent / image), "mask": str(source.parent / mask)}""",
+    work="""made = datasets.Dataset.from_generator(pairs, features=features, cache_dir=str(out.parent / "cache"))
+made.to_parquet(str(out))
+rows = made.num_rows""",
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=100_000)
-    parser.add_argument("--quick", action="store_true", help="2,000 pairs, without `datasets`")
+    parser.add_argument("--quick", action="store_true", help="2,000 pairs")
+    parser.add_argument("--out", type=Path, help="folder of results, such as benchmarks/results")
     arguments = parser.parse_args()
     pairs = 2_000 if arguments.quick else arguments.pairs
     figures: dict[str, float] = {"pairs": pairs}
     with tempfile.TemporaryDirectory() as scratch:
         few, many = write_source(Path(scratch) / "few", pairs // 10), write_source(Path(scratch) / "many", pairs)
-        figures |= {f"few/{name}": value for name, value in imported(few, Path(scratch) / "set-few").items()}
-        figures |= {f"many/{name}": value for name, value in imported(many, Path(scratch) / "set-many").items()}
-        figures["peak_ratio"] = figures["many/peak_bytes"] / figures["few/peak_bytes"]
-        if not arguments.quick and importlib.util.find_spec("datasets"):
-            figures["datasets/seconds"] = written_by_datasets(many, Path(scratch) / "hf.parquet")
-    for name in ("few", "many"):
-        speed = figures[f"{name}/rows"] / figures[f"{name}/seconds"]
-        peak = figures[f"{name}/peak_bytes"] / MIB
-        print(f"{figures[f'{name}/rows']:>9,.0f} pairs: {speed:,.0f} pairs/s checked and stored, peak {peak:,.0f} MiB")
-    print(f"peak ratio {figures['peak_ratio']:.3f}")
-    if "datasets/seconds" in figures:
-        print(f"datasets writes them unchecked at {pairs / figures['datasets/seconds']:,.0f} pairs/s")
+        figures |= measured("few", "checked and stored", IMPORT, few, Path(scratch) / "set-few")
+        figures |= measured("many", "checked and stored", IMPORT, many, Path(scratch) / "set-many")
+        if importlib.util.find_spec("datasets"):
+            figures |= measured("datasets", "written by `datasets`", BY_DATASETS, many, Path(scratch) / "hf.parquet")
+    figures["peak_ratio"] = figures["many/peak_bytes"] / figures["few/peak_bytes"]
+    print(f"peak for ten times the pairs: {figures['peak_ratio']:.3f} times that for the few")
+    if arguments.out:
+        publish(arguments.out, "data", figures)
     print(json.dumps(figures))
 
 
@@ -88,28 +101,14 @@ def _encoded(kind: str, rng: np.random.Generator) -> bytes:
     return buffer.getvalue()
 
 
-def imported(source: Path, out: Path) -> dict[str, float]:
-    """Rows, seconds and peak bytes of an import in a process of its own."""
-    command = [sys.executable, "-c", IMPORT, str(source), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return figures
-
-
-def written_by_datasets(source: Path, out: Path) -> float:
-    """Seconds that `datasets` takes to write the same pairs into one Parquet file."""
-    import datasets
-
-    def rows() -> Iterator[dict[str, str]]:
-        for line in source.read_text(encoding="utf-8").splitlines()[1:]:
-            image, mask = line.split(",")
-            yield {"image": str(source.parent / image), "mask": str(source.parent / mask)}
-
-    features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
-    started = time.perf_counter()
-    made = datasets.Dataset.from_generator(rows, features=features, cache_dir=str(out.parent / "cache"))
-    made.to_parquet(str(out))
-    return time.perf_counter() - started
+def measured(name: str, done: str, script: str, source: Path, out: Path) -> dict[str, float]:
+    """Rows, seconds and peak bytes of a script in a process of its own."""
+    command = [sys.executable, "-c", script, str(source), str(out)]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
+    speed, peak = found["rows"] / found["seconds"], found["peak_bytes"] / MIB
+    print(f"{found['rows']:>9,.0f} pairs {done}: {speed:,.0f} pairs/s, peak {peak:,.0f} MiB", flush=True)
+    return {f"{name}/{key}": value for key, value in found.items()}
 
 
 if __name__ == "__main__":

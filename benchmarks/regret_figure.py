@@ -7,20 +7,14 @@ from pathlib import Path
 
 import numpy as np
 from replay import Outcome
+from svg_figure import COLOURS, svg_figure
 
-COLOURS = ("#999999", "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9")
 BAND = (10, 90)
 
 
 def draw_regret(found: Mapping[str, Sequence[Outcome]], out: Path) -> Path:
-    """Writes one curve for each search, over epochs, to an SVG. The same figures give the same file."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    with pyplot.rc_context({"svg.hashsalt": "regret", "font.size": 11}):
-        figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    """Writes one curve for each search, over epochs, to an SVG."""
+    with svg_figure(out, (7, 4.2)) as axes:
         for (name, outcomes), colour in zip(found.items(), COLOURS, strict=False):
             epochs = np.arange(1, max(len(one.best) for one in outcomes) + 1)
             regret = np.array([[one.regret_after(int(epoch)) for epoch in epochs] for one in outcomes])
@@ -34,7 +28,4 @@ def draw_regret(found: Mapping[str, Sequence[Outcome]], out: Path) -> Path:
         axes.set_xscale("log")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, metadata={"Date": None})
-        pyplot.close(figure)
     return out

@@ -8,6 +8,7 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -121,7 +122,9 @@ class _Replay:
         self._await(_Trial(run, trial, name), now)
 
     def _await(self, one: _Trial, now: float) -> None:
-        heapq.heappush(self._running, (now + one.run.epochs[one.epoch].get(SECONDS, 1.0), one.trial.number, one))
+        # The median, because a machine that did other things as well made single epochs long.
+        seconds = statistics.median(epoch.get(SECONDS, 1.0) for epoch in one.run.epochs)
+        heapq.heappush(self._running, (now + seconds, one.trial.number, one))
 
     def _goes_on(self, one: _Trial, metrics: Mapping[str, float]) -> bool:
         """Tells study and scheduler of an epoch."""

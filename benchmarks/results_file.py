@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ def publish(out: Path, name: str, figures: Mapping[str, Any], *, device: str = "
     content = {
         "at": now.isoformat(timespec="seconds"),
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
-        "commit": _commit(),
+        "commit": commit(),
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "cores": os.cpu_count(),
         "load": {"1_min": round(load[0], 1), "15_min": round(load[2], 1)},
@@ -37,11 +38,16 @@ def publish(out: Path, name: str, figures: Mapping[str, Any], *, device: str = "
     return path
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit that the work tree stands on."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
+
+
+def machine() -> str:
+    """Kind and size of this machine."""
+    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def _processor() -> str:

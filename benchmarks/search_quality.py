@@ -1,17 +1,20 @@
 """How many epochs a search needs, replayed over a table of finished runs (`tabulate_runs.py`) with a simulated clock.
 
-    python benchmarks/search_quality.py [--table FOLDER] [--seeds 50] [--slots 4] [--out FOLDER] [--quick]
+    python benchmarks/search_quality.py [--table FOLDER] [--seeds 50] [--gp-seeds 10] [--slots 4] [--out FOLDER]
+                                        [--quick]
 
 Searches: random, TPE, TPE + ASHA and GP, with the product's own samplers and schedulers at their shipped settings, each
 cold and warm-started. Warm: first the best configurations of the other domains, by the rule of `warm_start: auto`, with
 the paper's defaults before them; nothing of the target domain is known. A configuration that a sampler proposes stands
 for the nearest one in the table that was not tried yet, and the sampler learns that one. Trials run on --slots slots at
-a time, an epoch takes the seconds it took, and every epoch counts that any of them trains.
+a time, an epoch takes the median seconds of its run, and every epoch counts that any of them trains.
 
 Given for each search, over domains and seeds: epochs until a trial reaches 99 % of the best validation Dice of the
 table (median, and the share of replays that reach it at all: early stopping may end the best), and the regret after
-given numbers of epochs. --out writes figures (JSON) and regret curves with 10-90 % bands (SVG). The last line is one
-JSON object. --quick replays one seed over a small table made by a formula.
+given numbers of epochs. Then the product's defaults are chosen (`chosen_defaults.py`): sampler, scheduler and ASHA's
+rungs by cold and warm replays together, and the points that a search without earlier ones tries first, which for each
+domain are found on the others. --out gets figures (dated JSON), regret curves with 10-90 % bands (SVG) and the chosen
+defaults (YAML). The last line is one JSON object. --quick replays one seed over a small table made by a formula.
 """
 
 from __future__ import annotations
@@ -20,12 +23,25 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from chosen_defaults import (
+    GRACE_EPOCHS,
+    PORTFOLIOS,
+    REDUCTIONS,
+    cheapest,
+    cost,
+    portfolio,
+    share_reached,
+    table_digest,
+    where_the_best_lie,
+    write_defaults,
+)
 from regret_figure import draw_regret
 from replay import Outcome, Rules, replay
+from results_file import publish
 from trial_table import DomainTable, Run, read_table
 
 from tune.config import SchedulerConfig, SearchConfig
@@ -46,27 +62,27 @@ GOAL = ("tpe+asha", "warm")
 """The search that the product ships, which should need a quarter of the epochs of cold random search."""
 
 
+Settings = tuple[SearchConfig, SchedulerConfig]
+Starts = Callable[[str], Sequence[Mapping[str, Any]]]
+"""The points to try first on a domain."""
+
+
 def main() -> None:
     arguments = _arguments()
     quiet(verbose=False)
     tables = made_up_table() if arguments.quick else read_table(arguments.table)
     if not tables:
         raise SystemExit(f"{arguments.table}: no table there; make one with benchmarks/tabulate_runs.py")
-    seeds = 1 if arguments.quick else arguments.seeds
-    found: dict[str, list[Outcome]] = {}
-    for name in arguments.searches:
-        for start in ("cold", "warm"):
-            rules = Rules(*settings_of(name), slots=arguments.slots)
-            found[f"{name} {start}"] = [
-                replay(table, rules, seed=seed, points=points(tables, domain, rules.search) if start == "warm" else ())
-                for domain, table in tables.items()
-                for seed in range(1, seeds + 1)  # the table itself was drawn with seed 0
-            ]
+    bench = Bench(tables, seeds=arguments.seeds, gp_seeds=arguments.gp_seeds, slots=arguments.slots)
+    found = bench.searches()
     figures = summary(found)
-    figures |= {"domains": len(tables), "seeds": seeds, "slots": arguments.slots}
+    figures |= {"domains": len(tables), "configurations": {name: len(table.runs) for name, table in tables.items()}}
+    figures |= {"seeds": arguments.seeds, "gp_seeds": arguments.gp_seeds, "slots": arguments.slots}
+    chosen, figures["choice"] = bench.choose(found)
+    figures["best_configurations"] = where_the_best_lie(tables, default_space())
     if arguments.out is not None:
-        from results_file import publish
-
+        digest = None if arguments.quick else table_digest(arguments.table)
+        figures["chosen"] = write_defaults(arguments.out, table=digest, **chosen)
         publish(arguments.out, "search-quality", figures)
         for start in ("cold", "warm"):
             draw_regret(
@@ -76,7 +92,86 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-def settings_of(name: str) -> tuple[SearchConfig, SchedulerConfig]:
+class Bench:
+    """Replays over all domains of a table."""
+
+    def __init__(self, tables: Mapping[str, DomainTable], *, seeds: int, gp_seeds: int, slots: int) -> None:
+        self._tables, self._seeds, self._gp_seeds, self._slots = tables, seeds, gp_seeds, slots
+
+    def searches(self) -> dict[str, list[Outcome]]:
+        """The searches of `SEARCHES`, cold and warm."""
+        return {
+            f"{name} {start}": self._replayed(settings_of(name), self._warm if start == "warm" else _cold)
+            for name in SEARCHES
+            for start in ("cold", "warm")
+        }
+
+    def choose(self, found: Mapping[str, Sequence[Outcome]]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Settings of search and scheduler, and what the candidates cost."""
+        candidates: dict[str, tuple[Settings, list[Outcome]]] = {}
+        for grace in GRACE_EPOCHS:
+            for reduction in REDUCTIONS:
+                rungs = {"kind": "asha", "grace_epochs": grace, "reduction": reduction}
+                settings = settings_of("tpe")[0], SchedulerConfig.model_validate(rungs)
+                outcomes = [*self._replayed(settings, _cold), *self._replayed(settings, self._warm)]
+                candidates[f"tpe+asha, grace {grace}, reduction {reduction:g}"] = settings, outcomes
+        for name, (_, scheduler) in SEARCHES.items():
+            if scheduler != "asha":
+                candidates[name] = settings_of(name), [*found[f"{name} cold"], *found[f"{name} warm"]]
+        name, costs = self._cheapest({name: outcomes for name, (_, outcomes) in candidates.items()})
+        search, stopping = candidates[name][0]
+        first, costs_of_points = self._choose_points((search, stopping))
+        kept: dict[str, Any] = {"kind": stopping.kind}
+        if stopping.kind == "asha":
+            kept |= {"grace_epochs": stopping.grace_epochs, "reduction": stopping.reduction}
+        chosen = {"search": {"sampler": search.sampler, "points": first}, "scheduler": kept}
+        return chosen, {"searches": costs, "points": costs_of_points}
+
+    def _choose_points(self, settings: Settings) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
+        """What a search that knows of no other tries first."""
+        paper = _fitting(PAPER)
+        sets: dict[str, tuple[Sequence[Mapping[str, Any]], Starts]] = {
+            "none": ([], _cold),
+            "paper": ([paper], lambda domain: [paper]),
+        }
+        for size in PORTFOLIOS:
+            sets[f"portfolio of {size}"] = portfolio(self._tables, size), self._from_others(size)
+        name, costs = self._cheapest({name: self._replayed(settings, starts) for name, (_, starts) in sets.items()})
+        return list(sets[name][0]), costs
+
+    def _from_others(self, size: int) -> Starts:
+        return lambda target: portfolio({name: one for name, one in self._tables.items() if name != target}, size)
+
+    def _cheapest(self, found: Mapping[str, Sequence[Outcome]]) -> tuple[str, dict[str, Any]]:
+        chosen = cheapest(found, self._tables, REACHED)
+        rows = {
+            name: {
+                "mean_epochs": round(cost(outcomes, self._tables, REACHED), 1),
+                "share_reached": round(share_reached(outcomes, REACHED), 3),
+            }
+            for name, outcomes in found.items()
+        }
+        return chosen, {"chosen": chosen, "candidates": rows}
+
+    def _replayed(self, settings: Settings, starts: Starts) -> list[Outcome]:
+        """Of each domain under each seed; the table itself was drawn with seed 0."""
+        rules = Rules(*settings, slots=self._slots)
+        seeds = self._gp_seeds if rules.search.sampler == "gp" else self._seeds
+        return [
+            replay(table, rules, seed=seed, points=starts(domain))
+            for domain, table in self._tables.items()
+            for seed in range(1, seeds + 1)
+        ]
+
+    def _warm(self, domain: str) -> Sequence[Mapping[str, Any]]:
+        return points(self._tables, domain, SearchConfig())
+
+
+def _cold(domain: str) -> Sequence[Mapping[str, Any]]:
+    return ()
+
+
+def settings_of(name: str) -> Settings:
     """The product's settings with another sampler and scheduler."""
     sampler, scheduler = SEARCHES[name]
     return SearchConfig.model_validate({"sampler": sampler}), SchedulerConfig.model_validate({"kind": scheduler})
@@ -101,7 +196,7 @@ def summary(found: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
         rows[name] = {
             "median_epochs_to_99": _finite(statistics.median(epochs)),
             "mean_epochs_to_99_of_those": _finite(statistics.fmean(known)) if (known := _known(epochs)) else None,
-            "share_reached": round(len(_known(epochs)) / len(epochs), 3),
+            "share_reached": round(share_reached(outcomes, REACHED), 3),
             "median_hours_to_99": _finite(statistics.median(one.seconds_to(REACHED) for one in outcomes) / 3600),
             "mean_regret_after": {
                 str(count): round(statistics.fmean(outcome.regret_after(count) for outcome in outcomes), 5)
@@ -154,11 +249,16 @@ def _arguments() -> argparse.Namespace:
     results = Path(__file__).parent / "results"
     parser.add_argument("--table", type=Path, default=results / "table")
     parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--gp-seeds", type=int, default=10, help="of GP, a replay of which takes 50 times as long")
     parser.add_argument("--slots", type=int, default=4)
-    parser.add_argument("--searches", nargs="+", choices=list(SEARCHES), default=list(SEARCHES))
-    parser.add_argument("--out", type=Path, help="folder for figures and curves")
+    parser.add_argument("--out", type=Path, help="folder of the result; default: results, or none if quick")
     parser.add_argument("--quick", action="store_true", help="one seed over a small table made by a formula")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.seeds = arguments.gp_seeds = 1
+    elif arguments.out is None:
+        arguments.out = results
+    return arguments
 
 
 if __name__ == "__main__":

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from results_file import machine
 from rich.console import Console
+from shared_sets import DOMAINS, default_folder, imported, made_up
 from trial_table import DomainTable, Run, read_domain, write_domain
 
-from infosam.data.store import import_dataset
-from infosam.synthetic import write_demo_domain
 from tune.config import SearchConfig, parse_sweep_config
 from tune.config.sweep import default_space
 from tune.encoding_stores import build_stores
@@ -47,7 +45,6 @@ from tune.study import Part, quiet, search
 from tune.sweep_facts import source_commit
 from tune.worker import training_entry
 
-DOMAINS = ("polyp", "leaf_disease", "retinal_vessel", "road", "skin_lesion")
 IMAGE_PX, EPOCHS = 128, 12
 QUICK_PX, QUICK_EPOCHS = 64, 2
 SEED = 0
@@ -60,7 +57,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, environment(SETTINGS):
         work = (arguments.work or Path(scratch)).absolute()
         out = (arguments.out or Path(scratch) / "table").absolute()
-        data = _quick_data(work) if arguments.quick else _imported(arguments.data, arguments.domains, work)
+        quick = arguments.quick
+        data = made_up(work, image_px=QUICK_PX) if quick else imported(arguments.data, arguments.domains, work)
         run = {
             "model": {"image_px": QUICK_PX if arguments.quick else IMAGE_PX},
             "train": {"epochs": QUICK_EPOCHS if arguments.quick else EPOCHS, "seed": SEED, "device": "cpu"},
@@ -120,11 +118,6 @@ class Keeper:
 def key_of(values: Mapping[str, Any]) -> str:
     """Equal for equal settings."""
     return json.dumps(values, sort_keys=True)
-
-
-def machine() -> str:
-    """Kind and size of this machine."""
-    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,25 +184,9 @@ def _known(domain: str, jobs: _Jobs) -> DomainTable | None:
     return table
 
 
-def _imported(source: Path, domains: Sequence[str], work: Path) -> dict[str, Path]:
-    """Data sets by domain, imported on first use."""
-    found = {}
-    for domain in domains:
-        found[domain] = work / "data" / domain
-        import_dataset(source / domain, domain=domain, out=found[domain], seed=SEED)
-    return found
-
-
-def _quick_data(work: Path) -> dict[str, Path]:
-    source = write_demo_domain(work / "spores", train=8, val=2, test=2, image_px=QUICK_PX)
-    import_dataset(source, domain="spores", out=work / "data" / "spores", seed=SEED)
-    return {"spores": work / "data" / "spores"}
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    named, root = os.environ.get("INFOSAM_TEST_DATA"), Path(__file__).parents[1]
-    parser.add_argument("--data", type=Path, default=Path(named) if named else root.parent / "shared" / "data")
+    parser.add_argument("--data", type=Path, default=default_folder())
     parser.add_argument("--domains", nargs="+", default=list(DOMAINS))
     parser.add_argument("--work", type=Path, help="folder for imported images and encodings; default: a temporary one")
     parser.add_argument("--out", type=Path, default=None, help="folder of the table; default: results/table")
@@ -218,7 +195,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="two configurations of a made-up domain")
     arguments = parser.parse_args()
     if arguments.out is None and not arguments.quick:
-        arguments.out = root / "benchmarks" / "results" / "table"
+        arguments.out = Path(__file__).parent / "results" / "table"
     return arguments
 
 

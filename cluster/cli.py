@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cluster.serve import commands
 from infosam.errors import UserError
 
 Address = Annotated[
@@ -26,11 +27,12 @@ Settings = Annotated[list[str] | None, typer.Argument(metavar="[a.b=c]...", help
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the `cluster` group to the root application."""
+    """Adds the `cluster` group and `serve` to the root application."""
     group = typer.Typer(help="Start a Ray cluster, look after it, and run sweeps on it.", no_args_is_help=True)
-    for command in (init, plan, doctor, status, submit, logs, stop):
+    for command in (init, plan, doctor, status, submit, logs, stop, predict):
         group.command()(command)
     app.add_typer(group, name="cluster", rich_help_panel="Clusters")
+    commands.register(app)
 
 
 # The commands import what they do only when they run; importing it with the group would slow down every `infosam`.
@@ -210,3 +212,50 @@ def stop(
     with job_client(dashboard, cluster) as client:
         stopped = client.stop_job(job)
     typer.echo(f"{job}: {'told to stop' if stopped else 'was over already'}")
+
+
+def predict(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Folder or bucket of pictures, subfolders included.")],
+    out: Annotated[str, typer.Option(help="Folder or bucket for masks/ and summary.csv.")],
+    domain: Annotated[str, typer.Option(help="A domain, auto (each picture decides) or none (plain SAM).")] = "auto",
+    bundle: Annotated[
+        list[str] | None, typer.Option(metavar="DOMAIN=DIR", help="Use these bundles instead of the champions.")
+    ] = None,
+    prompts: Annotated[Path | None, typer.Option(help="JSON or CSV with a box or points per picture.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that each hold the model and all adapters.")] = 1,
+    cpus: Annotated[float, typer.Option(min=0.1, help="Cores that a worker takes.")] = 1.0,
+    gpus: Annotated[float, typer.Option(min=0.0, help="GPUs that a worker takes; a fraction shares one.")] = 0.0,
+    checkpoint: Annotated[Path | None, typer.Option(help="Base weights; needed for vit_b, vit_l and vit_h.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make masks anew that are there already.")] = False,
+    address: Address = None,
+) -> None:
+    """Segment all pictures of a folder or bucket over the machines of a cluster; started again, it goes on.
+
+    Example: infosam cluster predict s3://lab/slides --out s3://lab/masks --workers 8 --gpus 0.5
+    """
+    from rich.progress import Progress
+
+    from cluster.adapters import find_adapters, named_bundles
+    from cluster.batch import BatchRequest, segment_all
+    from infosam.prompt_files import read_prompts
+    from tune.resources import SETTINGS, environment, ray_session
+
+    device = "cuda" if gpus else "cpu"
+    request = BatchRequest(
+        source=source, out=out, domain=domain, workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus,
+        adapters=find_adapters(named_bundles(bundle or []), checkpoint=checkpoint, device=device),
+        prompts=read_prompts(prompts) if prompts else {}, overwrite=overwrite,
+    )  # fmt: skip
+    console = Console()
+    with environment(SETTINGS), ray_session(address), Progress(console=console, transient=True) as progress:
+        task = progress.add_task("Segmenting", total=None)
+        counts = segment_all(request, lambda done, total: progress.update(task, completed=done, total=total))
+    failed, before = counts.pop("problem", 0), counts.pop("before", 0)
+    for name, count in sorted(counts.items()):
+        console.print(f"{count} by {name or 'plain SAM'}", highlight=False)
+    if before:
+        console.print(f"{before} were there already", highlight=False)
+    console.print(f"{out.rstrip('/')}/summary.csv has a line for each picture of this run", highlight=False)
+    if failed:
+        console.print(f"{failed} could not be segmented; the summary says why", style="red", highlight=False)
+        raise typer.Exit(1)

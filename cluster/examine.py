@@ -75,11 +75,13 @@ def examine_node(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_mark(folder: str, mark: str) -> None:
-    """A file that every node should see. A folder that cannot be written to is found by `examine_node`."""
+    """A file that every node should see; makes the folder, as the first sweep would. One that cannot be written to is
+    found by `examine_node`."""
     import contextlib
     from pathlib import Path
 
     with contextlib.suppress(OSError):
+        Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / mark).write_text(mark)
 
 

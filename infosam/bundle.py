@@ -1,7 +1,8 @@
 """Adapter bundles: a folder that says what it is, travels without code, and refuses the wrong base weights.
 
 `card.json` describes it, `peft/` holds the peft library's own two files for the kinds it has, `rest.safetensors` the
-tuned decoder, norms and our own adapters, and the relation module for transfer to other runs.
+tuned decoder, norms and our own adapters, and the relation module for transfer to other runs, `routing.safetensors`
+what the router must know to choose it (infosam.routing).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,7 @@ from infosam.data.transforms import PIXEL_MEAN, PIXEL_STD
 from infosam.errors import BundleError, BundleMismatch
 from infosam.peft.inject import METHODS, inject
 from infosam.protocols import PROTOCOLS
+from infosam.routing.statistics import CARD_FIELD
 from infosam.sam.weights import BaseSam
 from infosam.student import RELATION_PREFIX, REST_FILE, build_student
 
@@ -82,7 +84,10 @@ def export_bundle(checkpoint: Path, materials: Materials, out: Path, *, card: Ma
         files.save(student.sam, staging / PEFT_FOLDER)
         rest = {name: tensor for name, tensor in rest.items() if not files.owns(name)}
     save_tensors(rest, staging / REST_FILE)
-    save_json(_card(config, state, student.trainable, materials, staging) | dict(card), staging / CARD_FILE)
+    statistics = materials.routing
+    routing = {} if statistics is None else {CARD_FIELD: statistics.save(staging)}
+    content = _card(config, state, student.trainable, materials, staging)
+    save_json(content | routing | dict(card), staging / CARD_FILE)
     return _place(staging, out)
 
 
@@ -137,16 +142,27 @@ def restore(bundle: Bundle, base: BaseSam) -> Sam:
     """A SAM with the bundle's adapter on a copy of `base`, in eval mode.
 
     Raises BundleMismatch if the bundle was trained on other base weights, BundleError if its tensors do not fit."""
+    check_base(bundle, base)
+    sam = copy.deepcopy(base.sam)
+    fill(sam, bundle, inject(sam, bundle.config.peft, seed=0))
+    return sam.requires_grad_(False).eval()
+
+
+def check_base(bundle: Bundle, base: BaseSam) -> None:
+    """Raises BundleMismatch if the bundle was trained on other base weights."""
     wanted = bundle.card["base"]
     if wanted.get("sha256") != base.sha256:
         raise BundleMismatch(
             f"{bundle.path}: trained on {wanted.get('name')} with SHA-256 {str(wanted.get('sha256'))[:12]}..., not on "
             f"{base.spec.name} with {base.sha256[:12]}...; its masks would be wrong"
         )
-    config = bundle.config
-    sam = copy.deepcopy(base.sam)
-    trainable = inject(sam, config.peft, seed=0)
-    files = METHODS[config.peft.kind].files
+
+
+def fill(sam: Sam, bundle: Bundle, trainable: Sequence[str]) -> None:
+    """Writes the bundle's tensors over the parameters `trainable`, as `inject` gave them for the bundle's kind.
+
+    Raises BundleError if they do not fit."""
+    files = METHODS[bundle.config.peft.kind].files
     try:
         rest = load_file(bundle.path / REST_FILE)
         if files is not None:
@@ -155,7 +171,6 @@ def restore(bundle: Bundle, base: BaseSam) -> Sam:
         _fill(sam, {name: tensor for name, tensor in rest.items() if not name.startswith(RELATION_PREFIX)}, trainable)
     except (SafetensorError, ValueError, RuntimeError, OSError) as error:
         raise BundleError(f"{bundle.path}: {error}") from error
-    return sam.requires_grad_(False).eval()
 
 
 def _check_replaceable(out: Path) -> None:
@@ -178,7 +193,7 @@ def _place(staging: Path, out: Path) -> Path:
     return out
 
 
-def _fill(sam: Sam, tensors: Mapping[str, Tensor], names: list[str]) -> None:
+def _fill(sam: Sam, tensors: Mapping[str, Tensor], names: Sequence[str]) -> None:
     if set(tensors) != set(names):
         odd = sorted(set(tensors) ^ set(names))
         raise ValueError(f"{REST_FILE} does not fit its configuration; {len(odd)} tensors differ, first: {odd[:3]}")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.console import Console
 
 from infosam import weights_commands
-from infosam.data.card import SPLITS
+from infosam.data.card import AUTO, SPLITS
 from infosam.errors import UserError
 
 if TYPE_CHECKING:
     from infosam.config import RunConfig
+    from infosam.mask_files import MaskFormat
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[a.b=c]...", help="Settings, such as peft.rank=8.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="Base weights here; needed for vit_b, vit_l and vit_h.")]
@@ -31,31 +32,57 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files or folders of images.")],
-    out: Annotated[Path, typer.Option(help="Folder for masks/ and overlays/.")],
-    domain: Annotated[str | None, typer.Option(help="Use the champion of this domain.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="Use this adapter bundle instead.")] = None,
+    images: Annotated[list[Path], typer.Argument(help="Image files, folders of images, or patterns in quotes.")],
+    out: Annotated[Path, typer.Option(help="Folder for masks, overlays/ and summary.csv.")],
+    domain: Annotated[
+        str | None, typer.Option(help="Use the champion of this domain; auto: choose one for each image.")
+    ] = None,
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(help="Use this adapter bundle instead; several with --domain auto, to choose among them."),
+    ] = None,
     prompts: Annotated[Path | None, typer.Option(help="JSON or CSV with a box or points per image.")] = None,
     truth: Annotated[Path | None, typer.Option(help="Folder of true masks (or one mask): prompts and scores.")] = None,
+    form: Annotated[str, typer.Option("--format", help="png: masks/NAME.png. coco: masks.json of all images.")] = "png",
     checkpoint: Checkpoint = None,
     device: Device = "auto",
 ) -> None:
     """Segment images with a domain's champion; without prompts it finds what it was trained to find.
 
     Example: infosam predict --domain polyp new-images/ --out masks/
+    With several champions: infosam predict --domain auto 'new-images/**/*.jpg' --out masks/
     """
+    from infosam.mask_files import WRITERS
     from infosam.prediction_run import PredictionRequest, run_prediction
-    from infosam.resolvers import resolve_domain
 
-    if (domain is None) == (bundle is None):
-        raise UserError("give either --domain (its champion is used) or --bundle (a bundle's folder), and not both")
     if prompts is not None and truth is not None:
         raise UserError("give --prompts or --truth, not both: true masks are turned into prompts")
-    path = bundle if bundle is not None else resolve_domain(str(domain))
+    if form not in WRITERS:
+        raise UserError(f"--format must be one of {', '.join(WRITERS)}, got {form!r}")
+    name, bundles, problems = _adapters(domain, bundle or [])
     request = PredictionRequest(
-        bundle=path, images=images, out=out, prompts=prompts, truth=truth, checkpoint=checkpoint, device=device
-    )
+        bundles=bundles, domain=name, problems=problems, images=images, out=out, form=cast("MaskFormat", form),
+        prompts=prompts, truth=truth, checkpoint=checkpoint, device=device,
+    )  # fmt: skip
     run_prediction(request, Console())
+
+
+def _adapters(domain: str | None, bundles: list[Path]) -> tuple[str, dict[str, Path], list[str]]:
+    """The domain to ask the pool for, the bundles it holds, and what is wrong with champions that are left out."""
+    from infosam.resolvers import resolve_domain
+    from infosam.routing.gather import by_domain, champion_bundles
+
+    if domain == AUTO:
+        found, problems = (by_domain(bundles), []) if bundles else champion_bundles()
+        return AUTO, found, problems
+    if len(bundles) > 1:
+        raise UserError("several --bundle need --domain auto, which chooses one of them for each image")
+    if (domain is None) == (not bundles):
+        raise UserError("give either --domain (its champion is used) or --bundle (a bundle's folder), and not both")
+    if domain is not None:
+        return domain, {domain: resolve_domain(domain)}, []
+    ((name, folder),) = by_domain(bundles).items()
+    return name, {name: folder}, []
 
 
 def train(

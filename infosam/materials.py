@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,8 @@ from infosam.errors import ConfigError
 from infosam.evaluation import choose_device, mean_scores, score, trivial_means
 from infosam.frozen import FrozenEncodings
 from infosam.protocols import PROTOCOLS
+from infosam.routing.fitting import fit_statistics
+from infosam.routing.statistics import DomainStatistics
 from infosam.sam.architectures import architecture
 from infosam.sam.weights import BaseSam, load_base
 from infosam.stored import Content, Encoding
@@ -34,6 +37,12 @@ class Materials:
     trivial: dict[str, float]  # same keys, the better trivial baseline
     teacher_encodings: FrozenEncodings  # of the images of the train split, as those of the base
     base_encodings: FrozenEncodings
+
+    @cached_property
+    def routing(self) -> DomainStatistics | None:
+        """What the router must know to send images like the training ones to their adapter; None if they are too few.
+        Made when first asked for: it depends on base and images alone, so all bundles of a sweep share it."""
+        return fit_statistics(self.base, self.train_set, self.device)
 
     @property
     def data_digest(self) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import glob
 import io
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -12,19 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from infosam.bundle import read_bundle, restore
 from infosam.config import ModelConfig
 from infosam.data.pixels import PICTURE_ERRORS
-from infosam.data.prompts import Prompts
-from infosam.data.transforms import prepare_image, resized_hw, restore_logits, to_rgb
+from infosam.data.transforms import prepare_image, to_rgb
+from infosam.decoding import at_own_size, decode_placed, place
 from infosam.errors import DataError
 from infosam.evaluation import choose_device
-from infosam.prompt_files import ImagePrompt, check_inside, to_canvas
+from infosam.prompt_files import ImagePrompt
 from infosam.protocols import PROTOCOLS, STRICT
 from infosam.sam.encoder import encode
-from infosam.sam.forward import decode
 from infosam.sam.weights import BaseSam, load_base
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -72,50 +70,35 @@ class Predictor:
     def _restored(
         self, images: Sequence[NDArray[np.uint8]], prompts: Sequence[ImagePrompt | None] | None
     ) -> Iterator[NDArray[np.float32]]:
-        """Log odds of each image at its own size, made one after the other: they can be far larger than a canvas."""
         if not images:
             return
-        given = [prompt or ImagePrompt() for prompt in prompts or [None] * len(images)]
-        sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in images]
-        for number, (prompt, size) in enumerate(zip(given, sizes, strict=True)):
-            check_inside(prompt, size, "prompt" if len(images) == 1 else f"prompt of image {number}")
-        resized = [resized_hw(*size, self.canvas_px) for size in sizes]
+        placed = place(images, prompts, self.canvas_px)
         seen = [prepare_image(rgb, self.canvas_px, self._protocol) for rgb in images]
         embeddings = encode(self._sam.image_encoder, torch.stack(seen).to(self.device))
-        placed = [to_canvas(*each) for each in zip(given, sizes, resized, strict=True)]
-        for logits, shown, size in zip(self._decoded(embeddings, placed), resized, sizes, strict=True):
-            yield restore_logits(logits[None], self.canvas_px, [shown], [size])[0].numpy()
-
-    def _decoded(self, embeddings: Tensor, prompts: Sequence[Prompts]) -> Tensor:
-        """Logits (B, 1, h, w) on the CPU. Prompts of equal length are decoded together: padding would be attended to,
-        so a mask would depend on its neighbours' prompts."""
-        by_length: dict[int, list[int]] = defaultdict(list)
-        for row, prompt in enumerate(prompts):
-            by_length[prompt.labels.shape[1]].append(row)
-        parts = []
-        for rows in by_length.values():
-            together = Prompts(
-                points=torch.cat([prompts[row].points for row in rows]),
-                labels=torch.cat([prompts[row].labels for row in rows]),
-            )
-            parts.append(decode(self._sam, embeddings[rows], together.to(self.device)).logits.cpu())
-        order = torch.tensor([row for rows in by_length.values() for row in rows])
-        return torch.cat(parts)[order.argsort()]
+        yield from at_own_size(decode_placed(self._sam, embeddings, placed), placed, self.canvas_px)
 
 
 def find_images(sources: list[Path]) -> list[Path]:
-    """Picture files named, or found directly in folders, sorted. Raises DataError for a missing path or no picture."""
+    """Picture files named, matched by a pattern such as `photos/**/*.png`, or found directly in folders, sorted; each
+    once. Raises DataError for a missing path or no picture."""
     found: list[Path] = []
     for source in sources:
         if source.is_dir():
-            found += sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            found += sorted(path for path in source.iterdir() if _is_picture(path))
         elif source.is_file():
             found.append(source)
+        elif glob.has_magic(str(source)):
+            matches = (Path(match) for match in glob.glob(str(source), recursive=True))
+            found += sorted(path for path in matches if _is_picture(path) and path.is_file())
         else:
             raise DataError(f"{source}: no such image or folder")
     if not found:
         raise DataError(f"no images in {', '.join(map(str, sources))}; known endings: {', '.join(IMAGE_SUFFIXES)}")
-    return found
+    return list(dict.fromkeys(found))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:

@@ -66,7 +66,7 @@ def _from_json(path: Path) -> dict[str, ImagePrompt]:
         raise DataError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a mapping of image names to prompts, found {type(content).__name__}")
-    return _by_name(path, [(name, _prompt(entry, f"{path}: {name}")) for name, entry in content.items()])
+    return _by_name(path, [(name, parse_prompt(entry, f"{path}: {name}")) for name, entry in content.items()])
 
 
 def _by_name(path: Path, entries: Sequence[tuple[str | None, ImagePrompt]]) -> dict[str, ImagePrompt]:
@@ -82,7 +82,8 @@ def _by_name(path: Path, entries: Sequence[tuple[str | None, ImagePrompt]]) -> d
     return prompts
 
 
-def _prompt(entry: Any, where: str) -> ImagePrompt:
+def parse_prompt(entry: Any, where: str) -> ImagePrompt:
+    """A prompt from what JSON gives for it. Raises DataError that begins with `where`."""
     if not isinstance(entry, Mapping) or not entry.keys() <= {"box", "points"}:
         raise DataError(f'{where}: expected {{"box": [...]}} and / or {{"points": [...]}}, found {entry!r}')
     box = _box(entry["box"], where) if "box" in entry else None
@@ -115,6 +116,19 @@ def _numbers(values: Any, count: int, where: str, form: str) -> list[float]:
     if len(numbers) != count or not all(math.isfinite(number) for number in numbers):
         raise DataError(f"{where}: {form}, {count} finite numbers; got {values!r}")
     return numbers
+
+
+def prompt_of_row(row: Mapping[Any, Any], where: str) -> ImagePrompt:
+    """The box in the columns `BOX_COLUMNS` of a table's row, each None or NaN or absent where there is none.
+
+    Raises DataError that begins with `where`."""
+    sides = [row.get(name) for name in BOX_COLUMNS]
+    known = [float(side) for side in sides if side is not None and not math.isnan(side)]
+    if not known:
+        return ImagePrompt()
+    if len(known) < len(sides) or known[2] < known[0] or known[3] < known[1]:
+        raise DataError(f"{where}: a box is {', '.join(BOX_COLUMNS)} with x1 >= x0 and y1 >= y0; got {sides}")
+    return ImagePrompt(box=(known[0], known[1], known[2], known[3]))
 
 
 def check_inside(prompt: ImagePrompt, size: tuple[int, int], where: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from infosam.config import RunConfig
 from infosam.errors import ConfigError
-from infosam.peft.inject import inject
+from infosam.peft.inject import first_trained_block, inject
 from infosam.relation import RelationModule
 from infosam.sam.weights import BaseSam
 
@@ -35,12 +35,7 @@ class Student:
         """The first block of the image encoder that training changes; None if it changes nothing in the encoder.
 
         Whatever comes before gives the same for an image in every step."""
-        inside = [name.removeprefix("image_encoder.") for name in self.trainable if name.startswith("image_encoder.")]
-        if not inside:
-            return None
-        parts = [name.split(".") for name in inside if not name.startswith("neck.")]
-        blocks = [int(part[1]) if part[0] == "blocks" else 0 for part in parts]
-        return min(blocks, default=len(self.sam.image_encoder.blocks))
+        return first_trained_block(self.sam, self.trainable)
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Trained parameters by what they belong to: "encoder", "decoder", "relation"."""

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from infosam.errors import UserError
 from tune.config import SweepConfig, sweep_file
+from tune.fetched import fetch_all
 
 HEADROOM = 0.9
 """Share of a node's or GPU's memory that may be used; the rest is for others and for what grows."""
@@ -114,6 +115,7 @@ def run_calibration(
     if write is not None and write.exists():
         raise UserError(f"--write {write}: the file exists; name a new one, or remove it")
     config = configs[0]
+    fetch_all(config.resources.fetch)
     with environment(SETTINGS), ray_session(address, verbose=verbose):
         node = largest_node()
         found = search_layouts(config, node, _measure_with(configs, node, console))
@@ -252,6 +254,7 @@ def _measure_with(configs: Sequence[SweepConfig], node: Node, console: Console) 
                 data=config.data.absolute(),
                 device="cuda" if layout.gpus else "cpu",
                 bundle={name: amount for name, amount in (("CPU", layout.cpus), ("GPU", layout.gpus)) if amount},
+                fetch=config.resources.fetch,
             )
             found = probe(setting, layout.trials)
             if isinstance(found, TooLarge):

@@ -94,7 +94,7 @@ class EventCallback(tune.Callback):
                 state="FAILED",
                 reason="error",
                 error=_last_line(trial),
-                trace=_trace(trial),
+                trace=last_failure(trial),
             ),
         )
 
@@ -126,7 +126,7 @@ class EventCallback(tune.Callback):
                 warnings.warn(f"{type(listener).__name__} lost a {type(event).__name__}: {error}", stacklevel=2)
 
 
-def _trace(trial: Any) -> str:
+def last_failure(trial: Any) -> str:
     """What Tune wrote about the last failure of a trial; empty if nothing."""
     try:
         text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace")
@@ -136,5 +136,5 @@ def _trace(trial: Any) -> str:
 
 
 def _last_line(trial: Any) -> str:
-    lines = _trace(trial).splitlines()
+    lines = last_failure(trial).splitlines()
     return lines[-1].strip() if lines else "the process of the trial died"

@@ -18,6 +18,7 @@ from infosam.errors import UserError
 from infosam.sam.weights import weights_path
 from tune.config import SchedulerConfig, SweepConfig
 from tune.data_check import check_data
+from tune.fetched import fetch_all
 from tune.footprint import Footprint
 from tune.group import draft_group
 from tune.home import Home
@@ -89,6 +90,8 @@ def dry_run(
     prints what the sweeps will take.
 
     Raises UserError for anything a sweep would be refused for, ProbeFailed where the steps could not be taken."""
+    for config in configs:
+        fetch_all(config.resources.fetch)
     plans = draft_group(configs, home)
     for plan in plans:
         check_data(plan.config.data, home, console, remember=False)
@@ -141,6 +144,7 @@ def setting_of(plan: SweepPlan, run: RunConfig) -> Setting:
         device=plan.device,
         bundle=resources.bundle,
         processes=resources.workers_per_trial,
+        fetch=resources.fetch,
     )
 
 

@@ -26,6 +26,7 @@ from rich.filesize import decimal
 from infosam.config import ModelConfig, RunConfig
 from infosam.errors import ConfigError
 from tune.config import SweepConfig
+from tune.fetched import fetch_all
 from tune.home import of_this_machine
 from tune.plan import SweepPlan
 from tune.resources import cluster_nodes, count_slots, training_machines
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from infosam.stored import Content, Encoding
     from infosam.tensor_store import RowType
 
-SHORT_S = 10.0
-"""What takes less is made by the sweep's own process."""
+SHORT_S = 30.0
+"""What takes less is made by the sweep's own process: starting others takes most of that on slow cores."""
 _RAY_NAMES = {"CPU": "num_cpus", "GPU": "num_gpus", "memory": "memory"}
 BLOCK_ROWS = 8
 """Rows that go from one process to another at a time."""
@@ -138,24 +139,31 @@ class _Builder:
 
     def _seconds(self, content: Content) -> float:
         """How long it takes one process."""
-        content.make(0)  # the first takes longer
-        started = time.perf_counter()
-        content.make(0)
-        return (time.perf_counter() - started) * content.rows
+        with self._own_threads():
+            content.make(0)  # the first takes longer
+            started = time.perf_counter()
+            content.make(0)
+            return (time.perf_counter() - started) * content.rows
 
     def _make_here(self, content: Content) -> None:
-        """In this process, on as many threads as in a trial's."""
-        import torch
-
+        """In this process."""
         from infosam.tensor_store import open_store
+
+        with self._own_threads():
+            path = content.build(of_this_machine(self._folder), limit_bytes=self._limit_bytes)
+        self._held.append(open_store(path, rows=content.rows))
+
+    @contextlib.contextmanager
+    def _own_threads(self) -> Iterator[None]:
+        """As many as a trial's process has: the numbers are then those it would compute."""
+        import torch
 
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
-            path = content.build(of_this_machine(self._folder), limit_bytes=self._limit_bytes)
+            yield
         finally:
             torch.set_num_threads(before)
-        self._held.append(open_store(path, rows=content.rows))
 
     def _make_everywhere(self, what: Encoding | str, content: Content, tell: Callable[[int], None]) -> bool:
         """On the machines that lack it, each image once; whether any did."""
@@ -205,7 +213,7 @@ class _Builder:
         makers = [
             maker.remote(
                 plan.training, plan.config.run.model.model_dump(mode="json"), str(plan.config.data),
-                device=plan.device, threads=self._threads, stores=str(self._folder), what=what,
+                device=plan.device, threads=self._threads, stores=str(self._folder), what=what, fetch=resources.fetch,
             )
             for _ in range(min(fitting, len(starts)))
         ]  # fmt: skip
@@ -234,9 +242,20 @@ class Maker:
     """Makes rows of a store, in a process with the resources of a trial's worker."""
 
     def __init__(
-        self, training: str, model: Mapping[str, Any], data: str, *, device: str, threads: int, stores: str, what: Any
+        self,
+        training: str,
+        model: Mapping[str, Any],
+        data: str,
+        *,
+        device: str,
+        threads: int,
+        stores: str,
+        what: Any,
+        fetch: Mapping[str, str],
     ) -> None:
         import torch
+
+        fetch_all(fetch)
 
         torch.set_num_threads(threads)
         folder = of_this_machine(Path(stores))

@@ -45,6 +45,11 @@ class Home:
         return self.folder / "checks"
 
     @property
+    def remote(self) -> Path:
+        """Copies of data sets from buckets, each named after its content."""
+        return self.folder / "remote"
+
+    @property
     def demo(self) -> Path:
         """The demonstration's images and dataset."""
         return self.folder / "demo"

@@ -5,7 +5,7 @@ trials of another; one sweep alone goes the same way."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,17 +32,22 @@ class Lane:
 
 class JointSearcher(Searcher):
     """Takes suggestions from the lanes in turn, so that each sweep with trials left has its share of the slots, and no
-    slot idles while any of them has one."""
+    slot idles while any of them has one.
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
+    Args: slots: trials at a time, asked before each suggestion."""
+
+    def __init__(self, lanes: Sequence[Lane], slots: Callable[[], int]) -> None:
         super().__init__(metric=OBJECTIVE, mode="max")
+        self._slots = slots
         self._turns = deque(lanes)
         self._left = {lane.sweep_id: lane.trials for lane in lanes}
         self._owners: dict[str, Searcher] = {}  # Tune's id of a trial -> who suggested it
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """The next trial of the first lane in turn that has one; None while all that have some left wait for others,
-        FINISHED when none has."""
+        """The next trial of the first lane in turn that has one; None while all slots are taken, or all lanes that have
+        some left wait for others; FINISHED when none has."""
+        if len(self._owners) >= self._slots() and any(self._left.values()):
+            return None
         for _ in range(len(self._turns)):
             lane = self._turns.popleft()
             has_more = self._left[lane.sweep_id] > 0
@@ -55,6 +60,10 @@ class JointSearcher(Searcher):
                 self._owners[trial_id] = lane.searcher
                 return {**found, SWEEP: lane.sweep_id}
         return None if self._turns else str(Searcher.FINISHED)
+
+    def set_max_concurrency(self, max_concurrent: int) -> bool:
+        """True: `suggest` itself sees to it."""
+        return True
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """To the lane that suggested it."""

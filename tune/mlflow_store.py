@@ -159,19 +159,8 @@ class RunStore:
         return [file.path for file in self._call(self._client.list_artifacts, run.run_id, folder)]
 
     def _experiment_id(self) -> str:
-        from mlflow.exceptions import MlflowException
-
         if self._experiment is None:
-            found = self._call(self._client.get_experiment_by_name, self._name)
-            if found is None:
-                location = (self._artifacts / self._name).absolute().as_uri() if self._artifacts else None
-                try:
-                    self._call(self._client.create_experiment, self._name, artifact_location=location)
-                except MlflowException as error:
-                    if error.error_code != "RESOURCE_ALREADY_EXISTS":  # else another sweep was faster
-                        raise
-                found = self._call(self._client.get_experiment_by_name, self._name)
-            self._experiment = str(found.experiment_id)
+            self._experiment = self._call(ensure_experiment, self._client, self._name, self._artifacts)
         return self._experiment
 
     def _log(self, run: StoredRun, **items: Sequence[Any]) -> None:
@@ -218,3 +207,20 @@ class RunStore:
 def _marker(batch: Sequence[Metric]) -> str:
     names = [metric.key for metric in batch]
     return OBJECTIVE if OBJECTIVE in names else str(min(names))
+
+
+def ensure_experiment(client: MlflowClient, name: str, artifacts: Path | None) -> str:
+    """Id of the experiment of that name, made if there is none; its files lie below `artifacts`, or where the server
+    says. Raises MlflowException."""
+    from mlflow.exceptions import MlflowException
+
+    found: Any = client.get_experiment_by_name(name)
+    if found is None:
+        location = (artifacts / name).absolute().as_uri() if artifacts else None
+        try:
+            client.create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # else another process was faster
+                raise
+        found = client.get_experiment_by_name(name)
+    return str(found.experiment_id)

@@ -56,6 +56,12 @@ class SweepPlan:
         return (stores.folder or self.home.encodings).absolute() if stores.build else None
 
     @property
+    def mirror(self) -> str | None:
+        """Address below which each trial keeps its checkpoints as well."""
+        mirror = self.config.resources.mirror
+        return f"{mirror}/{self.sweep_id}" if mirror else None
+
+    @property
     def settings(self) -> str:
         """The whole configuration as YAML; running it again repeats the sweep."""
         return yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)

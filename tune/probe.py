@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Setting:
     device: str
     bundle: Mapping[str, float]  # resources of one copy by their Ray names
     processes: int = 1  # that divide a batch
+    fetch: Mapping[str, str] = field(default_factory=dict)  # path -> address, see `tune.fetched`
 
     @property
     def threads(self) -> int:
@@ -65,7 +66,9 @@ class Probe:
         import torch
 
         from infosam.materials import load_materials
+        from tune.fetched import fetch_all
 
+        fetch_all(setting.fetch)
         torch.set_num_threads(setting.threads)
         self._materials = load_materials(setting.run.model, setting.data, device=setting.device, baselines=False)
         return time.perf_counter() - started

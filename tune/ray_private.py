@@ -10,13 +10,15 @@ Ray; the version pinned in pyproject.toml is one it accepts.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import ray
 from ray._private import worker as ray_worker
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
-from ray.train.v2._internal.constants import get_env_vars_to_propagate
+from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR, get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
@@ -45,6 +47,8 @@ class _SlotController(TrainController):
     worker_group_cls = _SlotWorkerGroup
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # A process of its own that tells workers of a node about to go; ours write a checkpoint after every epoch.
+        os.environ.setdefault(ENABLE_PREEMPTION_WATCHER_ENV_VAR, "0")
         super().__init__(*args, **kwargs)
         self._health_check_interval_s = POLL_S
 
@@ -66,10 +70,10 @@ class SlotTrainer(DataParallelTrainer):
     Not a TorchTrainer: one worker needs no process group, and neither slot nor controller has to import torch."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        # The cleaner would remove Tune's group, and without a dashboard it never ends.
-        return [
-            one for one in super()._create_default_callbacks() if not isinstance(one, PlacementGroupCleanerCallback)
-        ]
+        # The cleaner would remove Tune's group, and without a dashboard it never ends. The other one starts a process
+        # that imports Ray Data, just when the workers import torch, for data sets that we do not pass.
+        dropped = (PlacementGroupCleanerCallback, DatasetsCallback)
+        return [one for one in super()._create_default_callbacks() if not isinstance(one, dropped)]
 
     def _initialize_and_run_controller(self, **controller_kwargs: Any) -> Any:
         # A runtime environment, even an empty mapping of variables, costs a cold process; give one only if needed.
@@ -90,6 +94,11 @@ class SlotTrainer(DataParallelTrainer):
 def actor_of(trial: Any) -> Any:
     """Handle of the actor that runs a trial of Tune's; None without one."""
     return trial.temporary_state.ray_actor
+
+
+def forgive(trial: Any) -> None:
+    """Takes back the last failure that Tune counted for a trial."""
+    trial.run_metadata.num_failures -= 1
 
 
 def hide_node_messages() -> None:

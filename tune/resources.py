@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from infosam.errors import UserError
@@ -28,6 +29,10 @@ SETTINGS = {
 
 GROWS = "INFOSAM_CLUSTER_GROWS"
 """Environment variable, 1 on the head of a cluster whose nodes come when trials wait for them."""
+
+
+LOOK_S = 5.0
+"""How often nodes are counted while a sweep runs."""
 
 
 class ClusterTooSmall(UserError):
@@ -97,7 +102,7 @@ def training_machines(resources: ResourceConfig) -> dict[str, str]:
     nodes = {
         node["NodeManagerHostname"]: node["NodeID"]
         for node in ray.nodes()
-        if node["Alive"] and _bundles(resources.bundle, node["Resources"])
+        if node["Alive"] and fitting_workers(resources.bundle, node["Resources"])
     }
     return dict(sorted(nodes.items()))
 
@@ -107,7 +112,7 @@ def count_slots(resources: ResourceConfig, nodes: list[dict[str, float]], trials
 
     A worker lies on one node; the workers of a trial may lie on several. Where nodes come with demand (GROWS), the user
     says how many trials that shall be, and Ray waits for the nodes."""
-    fitting = sum(_bundles(resources.bundle, node) for node in nodes)
+    fitting = sum(fitting_workers(resources.bundle, node) for node in nodes)
     workers = resources.workers_per_trial
     grows = os.environ.get(GROWS) == "1"
     if fitting < workers and grows and resources.slots == "auto":
@@ -125,7 +130,39 @@ def count_slots(resources: ResourceConfig, nodes: list[dict[str, float]], trials
     return min(wanted, trials)
 
 
-def _bundles(bundle: Mapping[str, float], node: Mapping[str, float]) -> int:
+class Slots:
+    """How many trials run at a time while nodes come and go; asked often, it looks seldom.
+
+    Args:
+        first: what `count_slots` said; it stays so where the user gave a number.
+        nodes: resources of every live node.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        resources: ResourceConfig,
+        first: int,
+        *,
+        nodes: Callable[[], list[dict[str, float]]] = cluster_nodes,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._resources = resources
+        self._slots = first
+        self._nodes, self._clock = nodes, clock
+        self._looked_at = clock()
+
+    def __call__(self) -> int:
+        """At least one, so that a sweep that lost its nodes waits for others."""
+        if self._resources.slots == "auto" and self._clock() - self._looked_at >= LOOK_S:
+            self._looked_at = self._clock()
+            fitting = sum(fitting_workers(self._resources.bundle, node) for node in self._nodes())
+            self._slots = max(1, fitting // self._resources.workers_per_trial)
+        return self._slots
+
+
+def fitting_workers(bundle: Mapping[str, float], node: Mapping[str, float]) -> int:
+    """How many workers with these resources a node can hold, both by Ray's names."""
     return min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in bundle.items())
 
 

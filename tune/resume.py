@@ -15,6 +15,7 @@ from infosam.data.card import read_card
 from infosam.errors import ConfigError, UserError
 from tune.config import SweepConfig, load_sweep_config, parse_sweep_config
 from tune.event_log import NAME
+from tune.fetched import fetch_all
 from tune.home import Home
 from tune.ledger import Ledger
 from tune.plan import SETTINGS_FILE, TRAINING, SweepPlan
@@ -54,6 +55,7 @@ def reopen(
     config = _settings(folder, ledger, overrides)
     assert config.name is not None
     assert config.domain is not None
+    fetch_all(config.resources.fetch)
     card = read_card(config.data)
     if ledger.sweep is not None and card.digest != ledger.sweep.tags["data_digest"]:
         raise UserError(

@@ -14,12 +14,14 @@ from tune.config import SweepConfig
 from tune.data_check import check_data
 from tune.encoding_stores import build_stores
 from tune.event_log import NAME, EventLog
+from tune.fetched import fetch_all
 from tune.group import Group, find_group, make_group
 from tune.home import Home
 from tune.interrupt import Interrupt
 from tune.ledger import Ledger
+from tune.packing import check_packing
 from tune.plan import TRAINING, discard
-from tune.resources import SETTINGS, cluster_nodes, count_slots, environment, ray_session
+from tune.resources import SETTINGS, Slots, cluster_nodes, count_slots, environment, ray_session
 from tune.results import SweepOutcome, resume_command
 from tune.resume import reopen
 from tune.stores import check_store
@@ -64,6 +66,7 @@ def run_sweeps(
     Raises UserError for bad data, weights or resources before any trial. After Ctrl-C it returns partial results."""
     with environment(SETTINGS | CLIENT_SETTINGS), contextlib.ExitStack() as stack:
         for config in configs:
+            fetch_all(config.resources.fetch)
             check_data(config.data, home, console)
         group = make_group(configs, home, training)
         for plan in group.plans:
@@ -201,12 +204,13 @@ class _Driver:
         folder, stop = self._group.folder, self._interrupt.was_asked
         with self._interrupt.only_asked(), self._terminal(searching, slots) as terminal:
             parts = [run.part(terminal.of(run.plan.domain)) for run in searching]
-            cut_off = search(parts, folder=folder, slots=slots, stop=stop)
+            count = Slots(self._group.plans[0].config.resources, slots)
+            cut_off = search(parts, folder=folder, slots=count, stop=stop)
             finals = [
                 (part, run.finals) for part, run in zip(parts, searching, strict=True) if run.plan.config.final.active
             ]
             if not cut_off:
-                cut_off = repeat(finals, folder=folder, slots=slots, stop=stop)
+                cut_off = repeat(finals, folder=folder, slots=count, stop=stop)
         for run in self._active:
             run.outcome.interrupted = cut_off
 
@@ -231,6 +235,8 @@ class _Driver:
             raise errors[0]
 
     def _count_slots(self, trials: int) -> int:
+        from infosam.sam.weights import weights_path
+
         plans = self._group.plans
         config, nodes = plans[0].config, cluster_nodes()
         check_store(plans[0].tracking_uri, nodes=len(nodes))
@@ -243,7 +249,11 @@ class _Driver:
                 f"{len(nodes)} nodes must all see {folders}: trials keep their checkpoints there (set storage to a "
                 "shared folder)"
             )
-        return count_slots(config.resources, nodes, trials)
+        slots = count_slots(config.resources, nodes, trials)
+        if plans[0].training == TRAINING:
+            weights_bytes = weights_path(config.run.model).stat().st_size
+            check_packing(config.resources, nodes, slots=slots, weights_bytes=weights_bytes)
+        return slots
 
     def _has_begun(self) -> bool:
         return any(run.has_begun for run in self._active)

@@ -23,6 +23,7 @@ class SweepJobs:
     folder: str  # of the sweep, shared by all nodes
     run: Mapping[str, Any]  # RunConfig before the searched values, as JSON
     data: str  # folder of the images
+    mirror: str | None = None  # address of what it keeps outside its folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class SlotPlan:
             config=run.model_dump(mode="json"),
             checkpoint_dir=str(Path(sweep.folder) / "trials" / trial_id / "checkpoints"),
             data=sweep.data,
+            mirror=f"{sweep.mirror}/{trial_id}" if sweep.mirror else None,
         )
 
 

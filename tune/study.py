@@ -23,6 +23,7 @@ from tune.footprint import Footprint
 from tune.joint import JointCallback, JointScheduler, JointSearcher, JointStopper, Lane
 from tune.ledger import Ledger
 from tune.list_searcher import ListSearcher
+from tune.node_loss import NodeLosses
 from tune.plan import SweepPlan
 from tune.ray_private import hide_node_messages
 from tune.refill import RefilledScheduler
@@ -34,6 +35,8 @@ from tune.slot_plan import SWEEP, SlotPlan, SweepJobs
 from tune.stopping import Budget, Plateau, Stopping
 from tune.watchdog import Watchdog
 from tune.worker import WorkerSetup
+
+SlotCount = int | Callable[[], int]
 
 
 class DiskFull(RuntimeError):
@@ -54,12 +57,12 @@ class Part:
     listeners: Sequence[Listener] = ()  # told after it, in order
 
 
-def search(parts: Sequence[Part], *, folder: Path, slots: int, stop: Callable[[], bool] = never) -> bool:
+def search(parts: Sequence[Part], *, folder: Path, slots: SlotCount, stop: Callable[[], bool] = never) -> bool:
     """Runs the trials of the sweeps that are left on the Ray that is connected; True if they were cut off by `stop`.
 
     Args:
         folder: for what Tune and the slots write; shared by all nodes.
-        slots: trials at a time, see `tune.resources.count_slots`.
+        slots: trials at a time, see `tune.resources.count_slots`; where nodes may come and go, what says how many.
         stop: asked often; once it says True, trials that run are cut off and no other starts.
 
     Failed trials do not raise."""
@@ -74,7 +77,9 @@ def search(parts: Sequence[Part], *, folder: Path, slots: int, stop: Callable[[]
     return stop() or any(trial.is_open for part in parts for trial in part.ledger.ranking())
 
 
-def repeat(parts: Sequence[tuple[Part, Finals]], *, folder: Path, slots: int, stop: Callable[[], bool] = never) -> bool:
+def repeat(
+    parts: Sequence[tuple[Part, Finals]], *, folder: Path, slots: SlotCount, stop: Callable[[], bool] = never
+) -> bool:
     """Runs the repeats and twins that are left, each to its end, outside the studies; True if cut off by `stop`.
 
     Args: as for `search`; each `Finals` looks at its part's ledger."""
@@ -164,7 +169,7 @@ def _run(
     parts: Sequence[Part],
     folder: Path,
     name: str,
-    slots: int,
+    slots: SlotCount,
     *,
     closing: Sequence[Callable[[], None]],
 ) -> None:
@@ -176,8 +181,11 @@ def _run(
             _tuner(lanes, [part.plan for part in parts], folder=folder, name=name, slots=slots).fit()
 
 
-def _tuner(lanes: Sequence[Lane], plans: Sequence[SweepPlan], *, folder: Path, name: str, slots: int) -> tune.Tuner:
+def _tuner(
+    lanes: Sequence[Lane], plans: Sequence[SweepPlan], *, folder: Path, name: str, slots: SlotCount
+) -> tune.Tuner:
     resources = plans[0].config.resources  # all share them
+    trials = sum(lane.trials for lane in lanes)
     return tune.Tuner(
         tune.with_resources(
             tune.with_parameters(Slot, plan=_slot_plan(plans, folder)),
@@ -185,9 +193,10 @@ def _tuner(lanes: Sequence[Lane], plans: Sequence[SweepPlan], *, folder: Path, n
         ),
         tune_config=tune.TuneConfig(
             metric=None,
-            search_alg=JointSearcher(lanes),
-            num_samples=sum(lane.trials for lane in lanes),
-            max_concurrent_trials=slots,
+            search_alg=JointSearcher(lanes, _asked_again(slots)),
+            num_samples=trials,
+            # The searcher says how many; to Tune it is how many may wait for their processors at once.
+            max_concurrent_trials=trials if callable(slots) else slots,
             scheduler=JointScheduler(lanes),
             reuse_actors=True,
             trial_name_creator=_name_of,
@@ -198,11 +207,19 @@ def _tuner(lanes: Sequence[Lane], plans: Sequence[SweepPlan], *, folder: Path, n
             storage_path=str(folder),
             stop=JointStopper(lanes),
             verbose=0,
-            callbacks=[JointCallback(lanes), Watchdog(resources.step_timeout_s)],
+            callbacks=[JointCallback(lanes), NodeLosses(), Watchdog(resources.step_timeout_s)],
             failure_config=tune.FailureConfig(max_failures=resources.max_failures),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
+
+
+def _asked_again(slots: SlotCount) -> Callable[[], int]:
+    """A number that does not change answers always the same."""
+    if callable(slots):
+        return slots
+    fixed: int = slots
+    return lambda: fixed
 
 
 def _name_of(trial: Any) -> str:
@@ -256,7 +273,10 @@ def _slot_plan(plans: Sequence[SweepPlan], folder: Path) -> SlotPlan:
         folder=str(folder),
         sweeps={
             plan.sweep_id: SweepJobs(
-                folder=str(plan.folder), run=plan.config.run.model_dump(mode="json"), data=str(plan.config.data)
+                folder=str(plan.folder),
+                run=plan.config.run.model_dump(mode="json"),
+                data=str(plan.config.data),
+                mirror=plan.mirror,
             )
             for plan in plans
         },
@@ -268,6 +288,8 @@ def _slot_plan(plans: Sequence[SweepPlan], folder: Path) -> SlotPlan:
             backend="cpu:gloo,cuda:nccl" if resources.gpus_per_worker >= 1 else "gloo",  # NCCL wants whole GPUs
             exchange_timeout_s=resources.step_timeout_s,
             stores=str(first.stores) if first.stores else None,
+            gpu_share=resources.gpus_per_worker,
+            fetch=resources.fetch,
         ),
         workers=resources.workers_per_trial,
         bundle=resources.bundle,

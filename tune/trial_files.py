@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tune.bucket import Bucket
 from tune.events import OBJECTIVE
 from tune.ledger import TrialRecord
+from tune.mirror import pull
 from tune.plan import SweepPlan
 
 IMAGES = 4
@@ -45,7 +47,10 @@ class SweepFiles:
                     "protocol": plan.protocol,
                     "selected_by": f"{OBJECTIVE} with prompt {plan.config.run.train.select}",
                 }
-                export_bundle(Path(trial.best.checkpoint), self._materials(), out, card=card)
+                checkpoint = Path(trial.best.checkpoint)
+                if plan.mirror is not None:  # it was written on another machine
+                    pull(checkpoint.parent, Bucket(f"{plan.mirror}/{trial_id}"))
+                export_bundle(checkpoint, self._materials(), out, card=card)
         return out
 
     def images(self, trial_id: str) -> Sequence[Path]:

@@ -14,7 +14,7 @@ import math
 import sys
 import traceback
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -76,6 +76,7 @@ class Job:
     config: Mapping[str, Any]  # a RunConfig as JSON
     checkpoint_dir: str
     data: str  # folder of the images
+    mirror: str | None = None  # where its checkpoints are kept as well, see `tune.mirror`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +122,8 @@ class WorkerSetup:
     backend: str  # of torch.distributed, where a trial has several processes
     exchange_timeout_s: float  # longest wait for another process
     stores: str | None = None  # folder of `tune.encoding_stores`; None: each process keeps its own in memory
+    gpu_share: float = 0.0  # of a GPU, for each process
+    fetch: Mapping[str, str] = field(default_factory=dict)  # path -> address, see `tune.fetched`
 
 
 def training_entry(module: str) -> TrainingEntry:
@@ -148,7 +151,7 @@ def work(loop_config: Mapping[str, Any]) -> None:
                 return
             continue
         with contextlib.closing(messages(job, entry, materials[job.data])) as stream:
-            for message in stream:
+            for message in stream if job.mirror is None else mirrored(stream, job, is_first=team.rank == 0):
                 if not team.agree(message):
                     break
         team.unlink()
@@ -175,6 +178,29 @@ def messages(job: Job, entry: TrainingEntry, materials: Any) -> Generator[Messag
         yield failure_of(error)
 
 
+def mirrored(stream: Iterator[Message], job: Job, *, is_first: bool) -> Iterator[Message]:
+    """A trial that begins with what its mirror holds, and tells of an epoch when its checkpoint is there.
+
+    `is_first`: whether this process is the one of the trial that writes checkpoints. A mirror that cannot be reached
+    is to a sweep what a full disk is: no trial can be kept."""
+    from tune.bucket import Bucket
+    from tune.mirror import pull, push
+
+    assert job.mirror is not None
+    folder = Path(job.checkpoint_dir)
+    try:
+        bucket = Bucket(job.mirror)
+        pull(folder, bucket)
+        for message in stream:
+            if is_first and isinstance(message, Report):
+                push(folder, bucket, message.epoch)
+            yield message
+    except OSError as error:
+        yield replace(failure_of(error), disk_full=True)
+    except Exception as error:  # noqa: BLE001 - as in `messages`
+        yield failure_of(error)
+
+
 def failure_of(error: BaseException, *, fatal: bool = False) -> Failure:
     """An exception as data; one about memory says what helps."""
     lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
@@ -197,10 +223,17 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _load(entry: TrainingEntry, setup: WorkerSetup, data: str, *, like: Any) -> Any:
+    if setup.fetch:
+        from tune.fetched import fetch_all
+
+        fetch_all(setup.fetch)
     if "torch" in sys.modules:  # a training without torch must not pay for importing it
         import torch
 
         torch.set_num_threads(setup.threads)
+        if setup.device != "cpu" and 0 < setup.gpu_share < 1 and torch.cuda.is_available():
+            # A trial that takes more than its share of a GPU fails alone, instead of those it shares with.
+            torch.cuda.set_per_process_memory_fraction(setup.gpu_share)
     model = ModelConfig.model_validate(setup.model)
     stores = None if setup.stores is None else of_this_machine(Path(setup.stores))
     return entry.load_materials(model, Path(data), device=setup.device, baselines=False, stores=stores, like=like)

@@ -116,6 +116,10 @@ def _matching(pattern: re.Pattern[str], name: object) -> str:
     return str(name)
 
 
+AUTO, PLAIN = "auto", "none"
+"""What users say instead of a domain: let the picture decide, and frozen SAM without an adapter."""
+
+
 def check_domain(domain: str) -> None:
     """Raises DataError unless `domain` can be part of file and model names everywhere."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", domain):
@@ -123,6 +127,8 @@ def check_domain(domain: str) -> None:
             f"domain {domain!r}: use 1 to 64 letters, digits, '-' or '_', starting with a letter or digit; "
             "it becomes part of model and folder names"
         )
+    if domain in (AUTO, PLAIN):
+        raise DataError(f"domain {domain!r}: is what people say instead of a domain; choose another name")
 
 
 def _no_card(folder: Path) -> str:

@@ -28,12 +28,11 @@ def local_copy(url: str, cache: Path, progress: Progress | None = None) -> Path:
     The folder is named after domain and digest, so a data set that changed gets another one. Every file is compared
     with its sum in the card. A copy that was stopped goes on with the first file that is missing; two processes wait
     for each other. `progress` is called with (bytes there, bytes in all). Raises DataError."""
-    system, root = _file_system(url)
-    with _telling(url), tempfile.TemporaryDirectory() as scratch:
+    system, root = file_system(url)
+    with _telling(url):
         described = _content(system, url, f"{root}/{CARD_NAME}")
-        (Path(scratch) / CARD_NAME).write_bytes(described)
-        card = read_card(Path(scratch))
-        target = cache / f"{card.domain}-{card.digest[:16]}"
+        card = _understood(described)
+        target = cache / copy_name(card)
         if target.exists():
             return target
         partial = cache / f".{target.name}.partial"
@@ -46,8 +45,22 @@ def local_copy(url: str, cache: Path, progress: Progress | None = None) -> Path:
     return target
 
 
-def _file_system(url: str) -> tuple[Any, str]:
-    """Arrow's own file systems (s3, gs, hdfs, file) first, then those of fsspec. Raises DataError."""
+def remote_card(url: str) -> DatasetCard:
+    """What the data set at an address says of itself; nothing else is copied. Raises DataError."""
+    system, root = file_system(url)
+    with _telling(url):
+        return _understood(_content(system, url, f"{root}/{CARD_NAME}"))
+
+
+def copy_name(card: DatasetCard) -> str:
+    """The folder of a copy, named after its content."""
+    return f"{card.domain}-{card.digest[:16]}"
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The file system of an address and the path in it: Arrow's own (s3, gs, hdfs, file), then those of fsspec.
+
+    Raises DataError."""
     try:
         system, root = pa.fs.FileSystem.from_uri(url.rstrip("/"))
         return system, root
@@ -70,6 +83,12 @@ def _content(system: Any, url: str, path: str) -> bytes:
             return bytes(stream.read())
     except FileNotFoundError:
         raise DataError(f"{url}: not an imported data set (no {CARD_NAME} in it); correct the address") from None
+
+
+def _understood(described: bytes) -> DatasetCard:
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / CARD_NAME).write_bytes(described)
+        return read_card(Path(scratch))
 
 
 def _copy_files(system: Any, root: str, url: str, card: DatasetCard, folder: Path, progress: Progress | None) -> None:

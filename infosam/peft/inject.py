@@ -125,6 +125,17 @@ def count_trainable(spec: Architecture, config: PeftConfig) -> dict[str, int]:
     return counts
 
 
+def first_trained_block(sam: Sam, trainable: Sequence[str]) -> int | None:
+    """The first block of the image encoder that training these parameters changes: its depth if only the neck does,
+    None if nothing in the encoder does."""
+    inside = [name.removeprefix("image_encoder.") for name in trainable if name.startswith("image_encoder.")]
+    if not inside:
+        return None
+    parts = [name.split(".") for name in inside if not name.startswith("neck.")]
+    blocks = [int(part[1]) if part[0] == "blocks" else 0 for part in parts]
+    return min(blocks, default=len(sam.image_encoder.blocks))
+
+
 def open_parameters(sam: Sam, patterns: Sequence[str]) -> list[str]:
     """Makes every parameter that matches a pattern trainable. Raises ValueError for a pattern that matches none."""
     parameters = dict(sam.named_parameters())

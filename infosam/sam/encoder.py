@@ -5,7 +5,8 @@ Letters in shapes: B images, S side of the canvas, (h, w) image tokens, C channe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 
 import torch
@@ -38,6 +39,42 @@ def enter_block(encoder: ImageEncoderViT, images: Tensor, number: int) -> Tensor
     for block in encoder.blocks[:number]:
         x = block(x)
     return x
+
+
+class FrozenPass:
+    """What a frozen encoder makes of a batch, block by block, as far as someone asked for it.
+
+    What enters the blocks in `keep` stays, for others to go on from; without the rest a batch takes the memory of a
+    few blocks, not of all. Not thread-safe."""
+
+    def __init__(self, encoder: ImageEncoderViT, images: Tensor, *, keep: Collection[int] = ()) -> None:
+        """`images` (B, 3, S, S)."""
+        self._encoder = encoder
+        self._keep = frozenset(keep)
+        self._inputs = {0: _patches(encoder, images)}
+
+    def enter(self, number: int) -> Tensor:
+        """The input (B, h, w, C) of block `number`; of the neck, for the number of blocks."""
+        at = max(known for known in self._inputs if known <= number)
+        x = self._inputs[at]
+        for block in self._encoder.blocks[at:number]:
+            x = _run(block, x)
+            at += 1
+            if at in self._keep:
+                self._inputs[at] = x
+        return x
+
+    def embeddings(self) -> Tensor:
+        """Image embeddings (B, D, h, w), as `encode` gives them."""
+        x = self.enter(len(self._encoder.blocks))
+        embeddings: Tensor = self._encoder.neck(x.permute(0, 3, 1, 2))
+        return embeddings
+
+    def rows(self, rows: Sequence[int]) -> FrozenPass:
+        """The same for some images of the batch; what it computes further is theirs alone."""
+        part = copy.copy(self)
+        part._inputs = {number: x[list(rows)] for number, x in self._inputs.items()}
+        return part
 
 
 def forget_graphs() -> None:

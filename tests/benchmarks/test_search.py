@@ -11,6 +11,7 @@ Quick = Callable[..., dict[str, Any]]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_time_lost_per_trial_is_measured_on_all_sides(quick: Quick) -> None:
     found = quick("orchestration")
     for side in ("ours", "plain", "stock"):
@@ -19,6 +20,7 @@ def test_time_lost_per_trial_is_measured_on_all_sides(quick: Quick) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_growth_of_the_driver_is_measured(quick: Quick) -> None:
     found = quick("scale")
     assert found["trials"] == 40

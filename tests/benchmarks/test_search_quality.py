@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from chosen_defaults import NAME
 from replay import Outcome, Rules, replay
 from search_quality import SEARCHES, made_up_table, points, settings_of
 from trial_table import read_table, write_domain
@@ -42,6 +44,7 @@ def test_searches_are_replayed_and_drawn(quick: Quick, tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.glob("*.svg")} == {"search-quality-cold.svg", "search-quality-warm.svg"}
     published = json.loads(next(tmp_path.glob("*-search-quality.json")).read_text())
     assert published["figures"] == found
+    assert yaml.safe_load((tmp_path / NAME).read_text()) == found["chosen"]
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -151,8 +151,17 @@ def test_what_is_missing_is_said_not_raised(tmp_path: Path) -> None:
     answer = examine_node(question(storage=str(tmp_path / "no"), weights=str(tmp_path / "neither")))
     assert "No such file" in answer["storage_error"]
     assert "No such file" in answer["weights_error"]
-    write_mark(str(tmp_path / "no"), "mark")
-    remove_mark(str(tmp_path / "no"), "mark")
+    (tmp_path / "file").touch()
+    write_mark(str(tmp_path / "file"), "mark")
+    remove_mark(str(tmp_path / "file"), "mark")
+
+
+def test_a_folder_that_no_sweep_has_made_yet_is_no_fault(tmp_path: Path) -> None:
+    asked = question(storage=str(tmp_path / "shared" / "runs"))
+    write_mark(str(asked["storage"]), str(asked["mark"]))
+    answer = examine_node(asked)
+    assert "storage_error" not in answer
+    assert answer["sees_mark"] is True
 
 
 def test_a_tracking_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,22 @@ class TestFindImages:
         single.write_bytes(b"")
         assert find_images([single, folder]) == [single, folder / "a.JPG", folder / "b.png"]
 
+    def test_patterns(self, tmp_path: Path) -> None:
+        """In quotes they reach us as they are; a name with brackets that is a file stays that file."""
+        for name in ("a/x.png", "a/b/y.jpg", "a/b/notes.txt", "z[1].png"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"")
+        assert find_images([tmp_path / "**" / "*.*"]) == [
+            tmp_path / "a" / "b" / "y.jpg", tmp_path / "a" / "x.png", tmp_path / "z[1].png",
+        ]  # fmt: skip
+        assert find_images([tmp_path / "z[1].png"]) == [tmp_path / "z[1].png"]
+        with pytest.raises(DataError, match="no images in"):
+            find_images([tmp_path / "*.gif"])
+
+    def test_each_once(self, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(b"")
+        assert find_images([tmp_path, tmp_path / "a.png", tmp_path / "*.png"]) == [tmp_path / "a.png"]
+
     def test_nothing_there(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"no images in .*; known endings: \.png, \.jpg"):
             find_images([tmp_path])

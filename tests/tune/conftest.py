@@ -1,4 +1,4 @@
-"""One real Ray for all tests of the search, as on a laptop without dashboard, and a small dataset to sweep over."""
+"""A real Ray for the tests of the search, as on a laptop without dashboard, and a small dataset to sweep over."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FAKES = Path(__file__).parent / "fakes"
 SERVER_START_S = 90.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not for longer: the tests of other folders start a Ray of their own
 def ray_cluster() -> Iterator[None]:
     """Ray with two logical CPUs; its workers can import the modules in fakes/."""
     import ray

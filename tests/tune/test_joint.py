@@ -84,7 +84,7 @@ def lane(sweep_id: str, *names: str, trials: int = 9, scheduler: TrialScheduler 
 
 
 def suggested(lanes: Sequence[Lane], asked: int) -> list[Any]:
-    searcher = JointSearcher(lanes)
+    searcher = JointSearcher(lanes, lambda: 9)
     found = [searcher.suggest(f"id{number}") for number in range(asked)]
     return [f"{one['sweep']}{one['trial']}" if isinstance(one, dict) else one for one in found]
 
@@ -110,9 +110,22 @@ def test_lanes_take_turns(lanes: list[Lane], expected: list[Any]) -> None:
     assert suggested(lanes, len(expected)) == expected
 
 
+def test_no_more_trials_than_slots_run() -> None:
+    """Nor is the sweep taken for finished while it waits for one."""
+    lanes, slots = [lane("a", "0", "1", "2", trials=3)], [1]
+    searcher = JointSearcher(lanes, lambda: slots[0])
+    assert [searcher.suggest("x") is None, searcher.suggest("y")] == [False, None]
+    slots[0] = 2
+    assert searcher.suggest("y") == {"trial": "1", "values": {}, "sweep": "a"}
+    assert searcher.suggest("z") is None
+    searcher.on_trial_complete("x", {"val/dice": 0.5})
+    assert searcher.suggest("z") is not None
+    assert searcher.suggest("last") == "FINISHED"
+
+
 def test_the_end_of_a_trial_goes_to_who_suggested_it() -> None:
     lanes = [lane("a", "0"), lane("b", "0")]
-    searcher = JointSearcher(lanes)
+    searcher = JointSearcher(lanes, lambda: 9)
     for name in ("x", "y"):
         searcher.suggest(name)
     searcher.on_trial_complete("y", {"val/dice": 0.5})
@@ -184,5 +197,5 @@ def test_the_run_ends_when_no_lane_goes_on() -> None:
 
 
 def test_tune_can_keep_a_copy_of_the_searcher() -> None:
-    copy = pickle.loads(pickle.dumps(JointSearcher([lane("a", "0")])))
+    copy = pickle.loads(pickle.dumps(JointSearcher([lane("a", "0")], lambda: 1)))
     assert copy.mode == "max"

@@ -8,10 +8,12 @@ from importlib.metadata import requires, version
 
 import pytest
 from ray._private import worker as ray_worker
+from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
+from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -54,12 +56,21 @@ def test_the_trainer_has_the_two_methods_we_replace() -> None:
     assert parameters(DataParallelTrainer._create_default_callbacks) == ["self"]
 
 
-def test_the_placement_group_cleaner_is_a_default_callback_and_ours_goes_without() -> None:
+def test_two_callbacks_that_cost_processes_are_default_and_ours_goes_without() -> None:
     def kinds(trainer: DataParallelTrainer) -> set[type]:
         return {type(one) for one in trainer._create_default_callbacks()}
 
-    assert PlacementGroupCleanerCallback in kinds(DataParallelTrainer(lambda: None))
-    assert PlacementGroupCleanerCallback not in kinds(SlotTrainer(lambda: None))
+    dropped = {PlacementGroupCleanerCallback, DatasetsCallback}
+    assert dropped <= kinds(DataParallelTrainer(lambda: None))
+    assert dropped.isdisjoint(kinds(SlotTrainer(lambda: None)))
+
+
+def test_workers_ask_for_data_sets_of_ray_only_if_there_are_any() -> None:
+    assert inspect.signature(RayTrainWorker.init_train_context).parameters["dataset_shard_provider"].default is None
+
+
+def test_the_preemption_watcher_can_be_left_out() -> None:
+    assert "ENABLE_PREEMPTION_WATCHER_ENV_VAR" in inspect.getsource(TrainController.__init__)
 
 
 def test_a_trial_of_tunes_keeps_its_actor_in_one_place() -> None:

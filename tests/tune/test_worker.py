@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from infosam.config import RunConfig
 from tune import noop
-from tune.worker import Failure, Job, Message, Report, TrainingEntry, failure_of, messages, training_entry
+from tune.worker import Failure, Job, Message, Report, TrainingEntry, failure_of, messages, mirrored, training_entry
 
 FAKES = Path(__file__).parent / "fakes"
 
@@ -93,3 +95,32 @@ def test_a_resumed_trial_tells_its_last_epoch_again(odd: TrainingEntry, tmp_path
 
 def test_an_exception_without_text_still_says_what_it_was() -> None:
     assert "KeyError" in failure_of(KeyError()).error
+
+
+def mirrored_trial(
+    tmp_path: Path, machine: str, mirror: Path, epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> list[Any]:
+    """Epochs that a trial of four reports on a machine, before it is cut off after so many."""
+    monkeypatch.syspath_prepend(str(FAKES))
+    entry = training_entry("lasting_training")
+    config = RunConfig.model_validate({"train": {"epochs": 4}}).model_dump(mode="json")
+    folder = tmp_path / machine / "sweeps" / "s" / "trials" / "t0" / "checkpoints"
+    job = Job(trial_id="t0", config=config, checkpoint_dir=str(folder), data="", mirror=f"file://{mirror}")
+    stream = mirrored(messages(job, entry, noop.NoopMaterials()), job, is_first=True)
+    return [one.epoch if isinstance(one, Report) else one for one in islice(stream, epochs)]
+
+
+def test_a_trial_goes_on_from_its_mirror_on_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = tmp_path / "bucket" / "t0"
+    assert mirrored_trial(tmp_path, "one", mirror, 2, monkeypatch) == [1, 2]
+    assert mirrored_trial(tmp_path, "two", mirror, 9, monkeypatch) == [2, 3, 4]
+
+
+def test_a_mirror_that_cannot_be_written_to_ends_no_trial_by_its_own_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tune.bucket.FIRST_PAUSE_S", 0.0)
+    (tmp_path / "bucket").write_text("a file is in its place")
+    (failure,) = mirrored_trial(tmp_path, "one", tmp_path / "bucket" / "t0", 9, monkeypatch)
+    assert isinstance(failure, Failure)
+    assert failure.disk_full

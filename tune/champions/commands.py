@@ -1,4 +1,4 @@
-"""`infosam champions list | show | promote | rollback | pull | diff`. Heavy imports wait until needed."""
+"""`infosam champions list | show | promote | rollback | pull | publish | diff`. Heavy imports wait until needed."""
 
 from __future__ import annotations
 
@@ -139,6 +139,22 @@ def pull(
         copy_bundle(bundle_of(registry, chosen), out)
     text = f"{chosen.name} is in {out}\nUse it: infosam predict --bundle {out} IMAGES --out DIR"
     wide_console().print(Text(text), soft_wrap=True)
+
+
+@champions_app.command()
+def publish(
+    domains: Annotated[list[str] | None, typer.Argument(metavar="[DOMAIN]...", help="Default: all domains.")] = None,
+) -> None:
+    """Register the champions of now as one MLflow model, infosam-auto, in which the picture chooses the domain."""
+    from tune.champions.publishing import MODEL
+    from tune.champions.publishing import publish as register
+
+    uri = find_home().tracking_uri
+    if not exists(uri):
+        raise UserError("no domain has a champion yet, so there is nothing to publish: run `infosam sweep`")
+    made, included = register(uri, domains or ())
+    held = ", ".join(f"{version.domain} version {version.number}" for version in included)
+    wide_console().print(Text(f"{MODEL} version {made.number} holds {held}"), soft_wrap=True)
 
 
 @champions_app.command()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 BUNDLE = "artifacts/bundle"
 """Where the bundle lies below a version's source."""
 MODEL_CODE = Path(__file__).with_name("pyfunc_model.py")
+AUTO_CODE = Path(__file__).with_name("auto_model.py")
 EXAMPLE_PX = 96
 
 
@@ -27,31 +28,47 @@ def save_model(bundle: Path, card: Mapping[str, Any], out: Path) -> None:
     """Writes the MLflow model of a bundle with that card to the new folder `out`."""
     staged = out.with_name(out.name + "-bundle") / "bundle"  # MLflow keeps the folder's name
     shutil.copytree(bundle, staged)
+    _save(
+        out, MODEL_CODE, {"bundle": staged}, signature(),
+        metadata={"domain": str(card.get("domain")), "base_sha256": str(card["base"]["sha256"])},
+    )  # fmt: skip
+
+
+def save_automatic(bundles: Path, out: Path) -> None:
+    """Writes the MLflow model over the folder `bundles`, which holds one bundle per domain, to the new folder `out`."""
+    domains = sorted(folder.name for folder in bundles.iterdir())
+    _save(out, AUTO_CODE, {"bundles": bundles}, auto_signature(), metadata={"domains": ", ".join(domains)})
+
+
+def _save(
+    out: Path, code: Path, artifacts: Mapping[str, Path], columns: ModelSignature, *, metadata: Mapping[str, str]
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow warns about its own types while it is imported
         import mlflow.pyfunc
 
         mlflow.pyfunc.save_model(
             out,
-            python_model=MODEL_CODE,
-            artifacts={"bundle": str(staged)},
+            python_model=code,
+            artifacts={name: str(folder) for name, folder in artifacts.items()},
             model_config={"checkpoint": None, "device": "auto"},
-            signature=signature(),
+            signature=columns,
             input_example=example(),
             pip_requirements=[f"{name}=={version(name)}" for name in ("infosam", "mlflow")],
-            metadata={"domain": str(card.get("domain")), "base_sha256": str(card["base"]["sha256"])},
+            metadata=dict(metadata),
         )
-        _forget_this_machine(out)
+        _forget_this_machine(out, code.name)
 
 
-def _forget_this_machine(model: Path) -> None:
-    """MLflow notes where code and bundle came from; both lie in the folder, and readers take them from there."""
+def _forget_this_machine(model: Path, code: str) -> None:
+    """MLflow notes where code and bundles came from; all lie in the folder, and readers take them from there."""
     from mlflow.models import Model
 
     description = Model.load(model)
     flavor = description.flavors["python_function"]
-    flavor["model_code_path"] = MODEL_CODE.name
-    flavor["artifacts"]["bundle"]["uri"] = flavor["artifacts"]["bundle"]["path"]
+    flavor["model_code_path"] = code
+    for artifact in flavor["artifacts"].values():
+        artifact["uri"] = artifact["path"]
     description.save(model / "MLmodel")
 
 
@@ -66,6 +83,22 @@ def signature() -> ModelSignature:
     return ModelSignature(
         inputs=Schema([ColSpec("binary", "image"), *box]),
         outputs=Schema([ColSpec("binary", "mask"), ColSpec("double", "score")]),
+    )
+
+
+def auto_signature() -> ModelSignature:
+    """Columns that `auto_model` takes and gives."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    from infosam.prompt_files import BOX_COLUMNS
+
+    box = [ColSpec("double", name, required=False) for name in BOX_COLUMNS]
+    made = [ColSpec("binary", "mask"), ColSpec("string", "domain")]
+    chosen = [ColSpec("double", "distance"), ColSpec("double", "threshold"), ColSpec("string", "reason")]
+    return ModelSignature(
+        inputs=Schema([ColSpec("binary", "image"), *box, ColSpec("string", "domain", required=False)]),
+        outputs=Schema([*made, *chosen]),
     )
 
 

@@ -7,8 +7,6 @@ picture's size with 255 on the object and 0 elsewhere, and `score`, the mean pro
 to 1, or 0 for an empty mask), which says how sure the model is, not how right.
 """
 
-import io
-import math
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,11 @@ import numpy as np
 import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
-from PIL import Image
 
 from infosam.errors import DataError
+from infosam.mask_codes import png_of
 from infosam.predict import Predictor, decode_image
-from infosam.prompt_files import BOX_COLUMNS, ImagePrompt
+from infosam.prompt_files import prompt_of_row
 
 
 class SegmentationModel(PythonModel):
@@ -44,26 +42,14 @@ class SegmentationModel(PythonModel):
         return pd.DataFrame(made, columns=["mask", "score"])
 
     def _predict_row(self, row: dict[Any, Any], where: str) -> dict[str, Any]:
-        prompt = _prompt(row, where)
+        prompt = prompt_of_row(row, where)
         try:
             logits = self._predictor.logits(decode_image(row["image"], "image"), prompt)
         except DataError as error:
             raise DataError(f"{where}: {error}") from error
         mask = logits > 0
         probability = 1 / (1 + np.exp(-logits[mask].astype(np.float64)))
-        stream = io.BytesIO()
-        Image.fromarray(mask.astype(np.uint8) * 255).save(stream, format="PNG")
-        return {"mask": stream.getvalue(), "score": float(probability.mean()) if mask.any() else 0.0}
-
-
-def _prompt(row: dict[Any, Any], where: str) -> ImagePrompt:
-    sides = [row.get(name) for name in BOX_COLUMNS]
-    known = [float(side) for side in sides if side is not None and not math.isnan(side)]
-    if not known:
-        return ImagePrompt()
-    if len(known) < len(sides) or known[2] < known[0] or known[3] < known[1]:
-        raise DataError(f"{where}: a box is {', '.join(BOX_COLUMNS)} with x1 >= x0 and y1 >= y0; got {sides}")
-    return ImagePrompt(box=(known[0], known[1], known[2], known[3]))
+        return {"mask": png_of(mask), "score": float(probability.mean()) if mask.any() else 0.0}
 
 
 set_model(SegmentationModel())

@@ -27,6 +27,8 @@ Found = TypeVar("Found")
 
 PREFIX = "infosam-"
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
+AUTO = "auto"
+"""No domain: `infosam-auto` holds several champions at once (tune/champions/publishing.py)."""
 ALIASES = (CHAMPION, CHALLENGER, PREVIOUS)
 QUIET = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_UV_AUTO_DETECT": "false"}
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "PERMISSION_DENIED")
@@ -105,7 +107,7 @@ class Registry:
             found += [model.name.removeprefix(PREFIX) for model in models]
             page = models.token
             if not page:
-                return sorted(found)
+                return sorted(set(found) - {AUTO})
 
     def versions(self, domain: str) -> list[Version]:
         """All versions of a domain, newest first; none for an unknown one."""

@@ -11,6 +11,7 @@ from pydantic import Field
 from infosam.config import Strict, read_yaml, validate
 from infosam.errors import ConfigError
 from tune.config.sweep import SweepConfig, overridden
+from tune.remote_data import with_copies
 
 
 class DomainsConfig(Strict):
@@ -18,8 +19,8 @@ class DomainsConfig(Strict):
     with its own trials, budget, leaderboard and champion; they share the slots, on which their trials take turns."""
 
     domains: list[Path] = Field(min_length=1)
-    """Folders made by `infosam data import`, each of another domain. With `name: x` their sweeps are called x-<domain>,
-    else <domain>."""
+    """Folders made by `infosam data import`, or their addresses (s3://, gs://), each of another domain. With `name: x`
+    their sweeps are called x-<domain>, else <domain>."""
 
 
 def load_sweep_configs(path: Path, overrides: Sequence[str] = ()) -> list[SweepConfig]:
@@ -29,11 +30,11 @@ def load_sweep_configs(path: Path, overrides: Sequence[str] = ()) -> list[SweepC
 
 def parse_sweep_configs(settings: Mapping[str, Any], overrides: Sequence[str], *, source: str) -> list[SweepConfig]:
     """As `load_sweep_configs`, from a mapping; `source` names it in messages. An override of `data` or `domains` takes
-    the place of either in the mapping."""
+    the place of either in the mapping. Addresses of data sets are looked up, see `tune.remote_data`."""
     named = {text.partition("=")[0] for text in overrides} & {"data", "domains"}
     if len(named) == 1:
         settings = {key: value for key, value in settings.items() if key not in {"data", "domains"} - named}
-    settings = overridden(settings, overrides, source=source)
+    settings = with_copies(overridden(settings, overrides, source=source))
     if settings.get("domains") is None:
         return [validate(SweepConfig, {key: value for key, value in settings.items() if key != "domains"}, source)]
     folders = validate(DomainsConfig, {"domains": settings.pop("domains")}, source).domains

@@ -26,7 +26,7 @@ class ResourceConfig(Strict):
     """What one trial may use, and how many run at once."""
 
     slots: int | Literal["auto"] = "auto"
-    """Trials at a time; auto: as many as the cluster holds now, at most the number of trials."""
+    """Trials at a time; auto: as many as the cluster holds, more when nodes join and fewer when they are lost."""
     workers_per_trial: int = Field(default=1, ge=1)
     """Training processes of one trial; they divide each batch among them and do together what one would do."""
     cpus_per_worker: float = Field(default=1, gt=0)
@@ -35,12 +35,19 @@ class ResourceConfig(Strict):
     """GPUs reserved for a worker; a fraction lets several trials share one, 0 trains on the processor."""
     memory_gib_per_worker: float = Field(default=0, ge=0)
     """Main memory reserved for a worker in GiB; 0: not reserved."""
+    fetch: dict[str, str] = Field(default_factory=dict)
+    """Files that each machine fetches once before it trains, where there is no shared folder: path on the machine ->
+    address of a data set or file (s3://, gs://). A file is compared with the sum in ADDRESS.sha256, if there is one."""
+    mirror: str | None = None
+    """Address (s3://, gs://) below which checkpoints are kept as well, so that a trial goes on on another machine where
+    there is no shared folder; each sweep has a folder of its name there."""
     stores: StoresConfig = StoresConfig()
     """What the trials of a machine share on its disk."""
     step_timeout_s: float = Field(default=3600, gt=0)
     """Longest wait for one epoch, including start-up, before a slot is taken for broken."""
     max_failures: int = Field(default=2, ge=0)
-    """How often a trial is started again after its process or node died; a trial that raises is not repeated."""
+    """How often a trial is started again after its process died; a trial that raises is not repeated. Nodes that are
+    lost do not count, except where this is 0."""
 
     @field_validator("slots")
     @classmethod
@@ -48,6 +55,21 @@ class ResourceConfig(Strict):
         if isinstance(slots, int) and slots < 1:
             raise ValueError(f"must be >= 1 or auto, got {slots}")
         return slots
+
+    @field_validator("fetch")
+    @classmethod
+    def _addressed(cls, fetch: dict[str, str]) -> dict[str, str]:
+        wrong = [uri for uri in fetch.values() if "://" not in uri]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is no address; write PATH: s3://BUCKET/NAME")
+        return fetch
+
+    @field_validator("mirror")
+    @classmethod
+    def _is_address(cls, mirror: str | None) -> str | None:
+        if mirror is not None and "://" not in mirror:
+            raise ValueError(f"must be an address such as s3://BUCKET/FOLDER, got {mirror}")
+        return None if mirror is None else mirror.rstrip("/")
 
     @property
     def bundle(self) -> dict[str, float]:

@@ -67,7 +67,8 @@ class SweepConfig(Strict):
     domain: Name | None = None
     """What the images show; the champion becomes the model infosam-<domain>. Default: the domain of the dataset."""
     data: Path
-    """Folder made by `infosam data import`; a file over several domains has `domains` instead, see below."""
+    """Folder made by `infosam data import`, or its address (s3://, gs://), from which each machine copies it once into
+    remote/ in the results folder; a file over several domains has `domains` instead, see below."""
     run: RunConfig = RunConfig()
     """Settings of every trial that are not searched."""
     space: Annotated[dict[str, Distribution], BeforeValidator(_parse_space)] = Field(default_factory=default_space)

@@ -53,6 +53,7 @@ class Stack(ABC):
     affine: NDArray[np.float64] | None = None  # (4, 4) from (column, row, number of picture) to mm right, front, top
     levels: Levels | None = None  # None: to be measured on all pictures
     inverted: bool = False  # low values are bright
+    remark: str | None = None  # what was decided by itself, and is to be told
 
     @abstractmethod
     def values(self, index: int, box: Box, step: int = 1) -> NDArray[np.generic]:

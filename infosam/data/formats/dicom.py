@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infosam.data.formats.contract import KEPT, Box, Levels, Stack, library, reading
+from infosam.data.formats.dicom_brightness import Curve, along, in_units
 from infosam.data.formats.dicom_header import (
     EXTRA,
     Frame,
@@ -31,7 +32,8 @@ class Series(Stack):
     uses = frozenset({"window"})
     sliced = True
 
-    def __init__(self, frames: Sequence[Frame], kind: Literal["image", "mask"]) -> None:
+    def __init__(self, frames: Sequence[Frame], kind: Literal["image", "mask"], *, windowed: bool = False) -> None:
+        """`windowed`: the user chose the values that are shown, so the file's own choice does not count."""
         self.frames = list(frames)
         self._kind = kind
         self.size = frames[0].size
@@ -39,29 +41,46 @@ class Series(Stack):
         self.plane = "slice" if len(frames) > 1 else ""
         self.group = frames[0].group
         self.inverted = frames[0].inverted
+        self.remark = None if windowed else _remark(self.frames)
         self.levels = _levels(self.frames)
+        self._curve = None if windowed else _curve(self.frames)
         self.affine = _affine(self.frames)
 
     def values(self, index: int, box: Box, step: int = 1) -> NDArray[np.generic]:
         frame = self.frames[index]
-        pixels = decoded(frame.path, self._kind, frame.number)
+        pixels, header = _opened(frame.path, self._kind, frame.number)
         top, left, height, width = box
         pixels = pixels[top : top + height : step, left : left + width : step]
         if self._kind == "mask" and pixels.ndim == 3:
             raise Unusable(f"{frame.path}: the mask has colours; save one value for each pixel", "mask-values")
-        if self._kind == "mask" or pixels.ndim == 3 or (frame.slope, frame.intercept) == (1, 0):
+        if self._kind == "mask" or pixels.ndim == 3:
             return pixels
-        return pixels.astype(np.float64) * frame.slope + frame.intercept
+        functions = library("pydicom.pixels", EXTRA, frame.path)
+        with reading(frame.path, self._kind):
+            values = in_units(pixels, frame.brightness, header, functions)
+            return values if self._curve is None else along(values, self._curve, header, functions)
 
 
 def _levels(frames: Sequence[Frame]) -> Levels | None:
-    """The window of the file, if all its slices have the same: else brightness would jump."""
-    windows = {frame.window for frame in frames}
+    """What the file says, if it says the same of all its slices: else brightness would jump."""
+    if (curve := _curve(frames)) is not None:
+        return ((0.0, curve.top),)
+    windows = {frame.brightness.window for frame in frames}
     if len(windows) == 1 and (window := windows.pop()) is not None:
-        centre, width = window
-        return ((centre - width / 2, centre + width / 2),)
-    plain = all(frame.bits == 8 and (frame.slope, frame.intercept) == (1, 0) for frame in frames)
+        return (window,)
+    plain = all(frame.bits == 8 and frame.brightness.stored for frame in frames)
     return (((0.0, 255.0),) if frames[0].inverted else KEPT) if plain else None
+
+
+def _curve(frames: Sequence[Frame]) -> Curve | None:
+    curves = {frame.brightness.curve for frame in frames}
+    return curves.pop() if len(curves) == 1 else None
+
+
+def _remark(frames: Sequence[Frame]) -> str | None:
+    if len({(frame.brightness.window, frame.brightness.curve) for frame in frames}) == 1:
+        return None
+    return "DICOM windows that change from slice to slice are not taken; --window chooses one"
 
 
 def _affine(frames: Sequence[Frame]) -> NDArray[np.float64] | None:
@@ -82,17 +101,17 @@ def _affine(frames: Sequence[Frame]) -> NDArray[np.float64] | None:
     return moved
 
 
-def open_series(folder: Path, kind: Literal["image", "mask"]) -> Series:
+def open_series(folder: Path, kind: Literal["image", "mask"], *, windowed: bool = False) -> Series:
     """The one series in a folder, sorted by position. Raises Unusable, and DataError without pydicom."""
     frames = [frame for path in dicoms_in(folder) for frame in frames_of(path, kind)]
     if len(amount := {frame.series for frame in frames}) > 1:
         raise Unusable(f"{folder}: holds {len(amount)} series; give each a folder of its own", "listing")
     if len({frame.size for frame in frames}) > 1:
         raise Unusable(f"{folder}: slices have different sizes; give each a mask of its own", "listing")
-    return Series(in_order(frames, folder), kind)
+    return Series(in_order(frames, folder), kind, windowed=windowed)
 
 
-def open_file(path: Path, kind: Literal["image", "mask"]) -> tuple[Series, list[int]]:
+def open_file(path: Path, kind: Literal["image", "mask"], *, windowed: bool = False) -> tuple[Series, list[int]]:
     """The series that a file belongs to, for the brightness of all its slices, and which of them are in this file."""
     own = frames_of(path, kind)
     if kind == "mask" or len({frame.size for frame in own}) > 1:
@@ -100,12 +119,17 @@ def open_file(path: Path, kind: Literal["image", "mask"]) -> tuple[Series, list[
     others = [frame for frame in series_in(path.parent).get(own[0].series, ()) if frame.size == own[0].size]
     if not own[0].series or not any(frame.path == path for frame in others):
         others = own
-    series = Series(others, kind)
+    series = Series(others, kind, windowed=windowed)
     return series, [number for number, frame in enumerate(series.frames) if frame.path == path]
 
 
 def decoded(path: Path, kind: str, number: int | None) -> NDArray[np.generic]:
     """Stored pixels of a picture, (H, W), or (H, W, 3) in RGB; without a number of all in the file. Raises Unusable."""
+    return _opened(path, kind, number)[0]
+
+
+def _opened(path: Path, kind: str, number: int | None) -> tuple[NDArray[np.generic], Any]:
+    """As `decoded`, with what the file says of its pixels."""
     pydicom, pixels = library("pydicom", EXTRA, path), library("pydicom.pixels", EXTRA, path)
     with reading(path, kind, pydicom.errors.BytesLengthException):
         header = pydicom.Dataset()
@@ -113,7 +137,7 @@ def decoded(path: Path, kind: str, number: int | None) -> NDArray[np.generic]:
             array: NDArray[np.generic] = pixels.pixel_array(path, index=number, ds_out=header)
         except AttributeError as error:
             raise no_pixels(path, kind) from error
-        return _coloured(array, header, pixels) if kind == "image" else array
+        return (_coloured(array, header, pixels) if kind == "image" else array), header
 
 
 def _coloured(array: NDArray[np.generic], dataset: Any, pixels: Any) -> NDArray[np.generic]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infosam.data.formats.contract import DAMAGED, library
+from infosam.data.formats.dicom_brightness import Brightness, brightness_of
 from infosam.data.formats.names import dicoms_in
 from infosam.data.masks import Unusable
 
@@ -29,11 +30,13 @@ GROUP_OF = {
     "RescaleIntercept": "PixelValueTransformationSequence",
     "WindowCenter": "FrameVOILUTSequence",
     "WindowWidth": "FrameVOILUTSequence",
+    "VOILUTFunction": "FrameVOILUTSequence",
 }
 TAGS = [
     *GROUP_OF, "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence", "SOPClassUID", "SOPInstanceUID",
     "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "InstanceNumber", "NumberOfFrames", "Rows", "Columns",
-    "BitsAllocated", "PhotometricInterpretation",
+    "BitsAllocated", "PhotometricInterpretation", "PixelRepresentation", "ModalityLUTSequence", "VOILUTSequence",
+    "FrameOfReferenceUID",
 ]  # fmt: skip
 _READING = Lock()  # pydicom's switch for warnings is one for all threads
 
@@ -52,9 +55,8 @@ class Frame:
     position: tuple[float, ...] | None  # mm, left, posterior, superior
     axes: tuple[float, ...] | None  # directions of a row and of a column
     spacing: tuple[float, ...]  # mm between rows, and between columns
-    slope: float
-    intercept: float
-    window: tuple[float, float] | None  # centre, width
+    space: str  # FrameOfReferenceUID; empty if the file names none
+    brightness: Brightness
     bits: int
     inverted: bool
 
@@ -81,7 +83,8 @@ def frames_of(path: Path, kind: str) -> list[Frame]:
     """All pictures of a file. Raises Unusable if it has none."""
     dataset = read_dataset(path, kind, stop_before_pixels=True, specific_tags=TAGS)
     if dataset.get("SOPClassUID") == CONTOURS:
-        raise Unusable(f"{path}: contours (RTSTRUCT) are not read; convert them to DICOM-SEG, NIfTI or PNG", "format")
+        reason = "contours (RTSTRUCT) are no pictures, but a mask for a folder of slices"
+        raise Unusable(f"{path}: {reason}; put it with the masks, named after that folder", "format")
     try:
         size = (int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0))
         if 0 in size:
@@ -102,15 +105,6 @@ def _frame(dataset: Any, path: Path, number: int, size: tuple[int, int]) -> Fram
         values = tuple(float(value) for value in (found if hasattr(found, "__len__") else [found])) if found else ()
         return values if len(values) == amount and np.isfinite(values).all() else None
 
-    def first(name: str, default: float | None) -> float | None:
-        found = attribute(dataset, name, number)
-        found = found[0] if hasattr(found, "__len__") and not isinstance(found, str) and found else found
-        return default if found is None or found == "" or hasattr(found, "__len__") else float(found)
-
-    centre, width = first("WindowCenter", None), first("WindowWidth", None)
-    slope, intercept = first("RescaleSlope", 1.0), first("RescaleIntercept", 0.0)
-    assert slope is not None
-    assert intercept is not None
     order, patient = dataset.get("InstanceNumber"), dataset.get("PatientID") or dataset.get("StudyInstanceUID")
     return Frame(
         path=path,
@@ -123,9 +117,8 @@ def _frame(dataset: Any, path: Path, number: int, size: tuple[int, int]) -> Fram
         position=numbers("ImagePositionPatient", 3),
         axes=numbers("ImageOrientationPatient", 6),
         spacing=numbers("PixelSpacing", 2) or (1.0, 1.0),
-        slope=slope,
-        intercept=intercept,
-        window=None if centre is None or not width or width <= 0 else (centre, width),
+        space=str(dataset.get("FrameOfReferenceUID", "")),
+        brightness=brightness_of(lambda name: attribute(dataset, name, number)),
         bits=int(dataset.get("BitsAllocated") or 16),
         inverted=dataset.get("PhotometricInterpretation") == "MONOCHROME1",
     )

@@ -18,11 +18,11 @@ BACKGROUND_HINT = "convert it to NIfTI on the grid of the images"
 
 
 class Segments(Picture):
-    """A label for every pixel of a series: the number of its segment, 0 for none."""
+    """For every pixel of a series the number of its segment, 0 for none, or whether it is object."""
 
     sliced = True
 
-    def __init__(self, labels: NDArray[np.uint16]) -> None:
+    def __init__(self, labels: NDArray[np.uint16] | NDArray[np.bool_]) -> None:
         super().__init__(labels[0])
         self._labels = labels
         self.count, self.nbytes = len(labels), labels.nbytes

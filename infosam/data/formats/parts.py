@@ -74,6 +74,7 @@ class _Cutter:
     kept: int = 0
     used: set[str] = field(default_factory=set)
     planes: Counter[str] = field(default_factory=Counter)
+    remarks: set[str] = field(default_factory=set)
 
     def parts_of(self, pair: Listed) -> Iterator[Listed]:
         """The pairs that come of one; itself if it is ordinary. Raises Unusable."""
@@ -101,6 +102,8 @@ class _Cutter:
     def _cut(self, pair: Listed, image: _File, mask: _File) -> Iterator[Listed]:
         _check_fit(pair, image, mask)
         self.used |= image.stack.uses
+        if image.stack.remark is not None:
+            self.remarks.add(image.stack.remark)
         if image.stack.plane in PLANES:
             self.planes[image.stack.plane] += 1
         parts = boxes(image.stack.size, self.options.parts.tile, self.options.parts.overlap)
@@ -136,6 +139,7 @@ class _Cutter:
 
     def notes(self) -> Iterator[str]:
         """What was decided by itself."""
+        yield from sorted(self.remarks)
         planes = [f"{amount} {plane}" for plane, amount in sorted(self.planes.items()) if plane]
         if planes and self.options.parts.axis == "auto":
             yield f"volumes cut into slices: {', '.join(planes)}; --axis chooses"

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from infosam.data.formats import arrays, dicom, dicom_header, dicom_seg, geotiff, names, nifti, picture
+from infosam.data.formats import arrays, dicom, dicom_contours, dicom_header, dicom_seg, geotiff, names, nifti, picture
 from infosam.data.formats.contract import Stack
 from infosam.data.masks import Unusable
-from infosam.data.pairs import Listed, ReadOptions
+from infosam.data.pairs import Listed, MaskChoice, ReadOptions
 from infosam.data.pixels import PICTURE_ERRORS, read_bytes
 
 
@@ -30,11 +30,12 @@ def image_source(pair: Listed, options: ReadOptions) -> Source | None:
     """Of an image that is more than an ordinary picture, or larger than a tile; None for all others. Raises Unusable,
     and DataError if a library is missing."""
     parts, path = options.parts, pair.image
+    windowed = parts.window is not None
     if pair.image_content is None:
         if os.path.isdir(path):  # False, not an error, for names that no folder can have
             if not names.dicoms_in(path):
                 return None
-            return Source(("image", path), lambda: dicom.open_series(path, "image"))
+            return Source(("image", path), lambda: dicom.open_series(path, "image", windowed=windowed))
         if names.has_suffix(path, names.VOLUME_SUFFIXES):
             check_there(path, "image")
         if names.has_suffix(path, names.NIFTI_SUFFIXES):
@@ -42,9 +43,9 @@ def image_source(pair: Listed, options: ReadOptions) -> Source | None:
         if names.has_suffix(path, names.ARRAY_SUFFIXES):
             return Source(("image", path), lambda: arrays.open_array(path, "image", parts))
         if names.is_dicom(path):
-            series, chosen = dicom.open_file(path, "image")
+            series, chosen = dicom.open_file(path, "image", windowed=windowed)
             key = ("series", path.parent, series.frames[0].series, series.size)
-            return Source(key, lambda: dicom.open_file(path, "image")[0], chosen)
+            return Source(key, lambda: dicom.open_file(path, "image", windowed=windowed)[0], chosen)
         asked = parts.bands or parts.window or (parts.tile and _larger(pair, parts.tile))
         if geotiff.is_scene(path) or (asked and geotiff.is_raw(path, "image")):
             return Source(("image", path), lambda: geotiff.open_scene(path, "image", parts))
@@ -59,9 +60,10 @@ def mask_source(pair: Listed, options: ReadOptions, image: Stack | None) -> Sour
     like = image.affine if image is not None and image.sliced else None
     if pair.mask_content is None:
         if os.path.isdir(path):
-            if not names.dicoms_in(path):
-                return None
-            return Source(("mask", path), lambda: dicom.open_series(path, "mask"))
+            files = names.dicoms_in(path)
+            if len(files) == 1:
+                return _dicom_mask(files[0], image, options.choice)
+            return Source(("mask", path), lambda: dicom.open_series(path, "mask")) if files else None
         if names.has_suffix(path, names.VOLUME_SUFFIXES):
             check_there(path, "mask")
         if names.has_suffix(path, names.NIFTI_SUFFIXES):
@@ -70,7 +72,7 @@ def mask_source(pair: Listed, options: ReadOptions, image: Stack | None) -> Sour
         if names.has_suffix(path, names.ARRAY_SUFFIXES):
             return Source(("mask", path), lambda: arrays.open_array(path, "mask", parts))
         if names.is_dicom(path):
-            return _dicom_mask(path, image)
+            return _dicom_mask(path, image, options.choice)
         if image is not None and geotiff.is_raw(path, "mask"):
             return Source(("mask", path), lambda: geotiff.open_scene(path, "mask", parts))
     if image is None:
@@ -84,14 +86,18 @@ def check_there(path: Path, kind: str) -> None:
         read_bytes(path, kind)
 
 
-def _dicom_mask(path: Path, image: Stack | None) -> Source:
+def _dicom_mask(path: Path, image: Stack | None, choice: MaskChoice) -> Source:
     header = dicom_header.read_dataset(path, "mask", stop_before_pixels=True, specific_tags=["SOPClassUID"])
-    if header.get("SOPClassUID") != dicom_header.SEGMENTATION:
+    kind = header.get("SOPClassUID")
+    if kind not in (dicom_header.SEGMENTATION, dicom_header.CONTOURS):
         series, chosen = dicom.open_file(path, "mask")
         return Source(("mask", path), lambda: series, chosen)
     if image is None:
-        raise Unusable(f"{path}: a DICOM-SEG belongs to a folder of DICOM slices, not to a picture", "format")
-    return Source(("mask", path, id(image)), lambda: dicom_seg.open_segments(path, image))
+        word = "a DICOM-SEG belongs" if kind == dicom_header.SEGMENTATION else "contours (RTSTRUCT) belong"
+        raise Unusable(f"{path}: {word} to a folder of DICOM slices, not to a picture", "format")
+    if kind == dicom_header.SEGMENTATION:
+        return Source(("mask", path, id(image)), lambda: dicom_seg.open_segments(path, image))
+    return Source(("mask", path, id(image)), lambda: dicom_contours.open_contours(path, image, choice))
 
 
 def _larger(pair: Listed, tile: int) -> bool:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
@@ -64,7 +64,6 @@ def test_the_card_and_every_file_say_what_they_are(csv_set: Path, tmp_path: Path
 
 @pytest.mark.usefixtures("small_shards")
 def test_pandas_and_arrow_open_the_folder_of_files(csv_set: Path, tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas")
     imported(csv_set, tmp_path / "set")
     frame = pandas.read_parquet(tmp_path / "set" / "data")
     assert frame["split"].value_counts().to_dict() == {"train": 4, "test": 3, "val": 2}
@@ -74,14 +73,16 @@ def test_pandas_and_arrow_open_the_folder_of_files(csv_set: Path, tmp_path: Path
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.skipif(not importlib.util.find_spec("datasets"), reason="needs `datasets`")
 def test_hugging_face_opens_the_files_as_pictures(csv_set: Path, tmp_path: Path) -> None:
-    datasets = importlib.import_module("datasets")
+    import datasets  # takes seconds
+
     imported(csv_set, tmp_path / "set")
     found = datasets.load_dataset(
         "parquet", data_files=str(tmp_path / "set/data/*.parquet"), split="train", cache_dir=str(tmp_path / "cache")
     )
-    assert found[0]["image"].size == (32, 24)
+    assert len(found) == 9
+    assert found[0]["image"].size == found[0]["mask"].size == (32, 24)
+    assert found.features["image"] == datasets.Image()
 
 
 def write_one_and_stop(folder: Path) -> None:

@@ -23,7 +23,7 @@ def call(*arguments: str) -> str:
     """What a command prints, with every run of blanks as one."""
     root = typer.Typer()
     root.add_typer(champions_app, name="champions")
-    result = CliRunner().invoke(root, ["champions", *arguments], catch_exceptions=False)
+    result = CliRunner().invoke(root, ["champions", *arguments], catch_exceptions=False, env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     return " ".join(result.output.split())
 

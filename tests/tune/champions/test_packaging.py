@@ -60,7 +60,8 @@ def test_mlflow_alone_predicts_what_infosam_predict_does(
         Image.fromarray(samples.read("test", index).image).save(pictures / f"{index}.png")
     (tmp_path / "prompts.json").write_text(json.dumps({"0.png": {"box": BOX}}))
     request = PredictionRequest(
-        bundle=resolve_domain("disc"),
+        bundles={"disc": resolve_domain("disc")},
+        domain="disc",
         images=[pictures],
         out=tmp_path / "out",
         prompts=tmp_path / "prompts.json",

@@ -2,7 +2,8 @@
 
 It climbs half of the way to a peak that the learning rate sets, each epoch from the value it has, so that a wrong state
 shows. optim.lr of a trial: 0.5 raises in epoch 2, 0.6 reports NaN there, 0.3 runs out of memory there, 0.2 kills its
-own process there as the kernel does when memory runs out, others do nothing wrong."""
+own process there as the kernel does when memory runs out, others do nothing wrong. With LASTING_GATE, epoch 2 of a
+trial whose optim.lr is not below LASTING_GATED_FROM waits until that file exists."""
 
 from __future__ import annotations
 
@@ -11,16 +12,20 @@ import json
 import math
 import os
 import signal
+import socket
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from infosam.config import RunConfig
 from tune.noop import NoopEpoch, NoopMaterials, load_materials
 
-__all__ = ["load_materials", "train"]
+__all__ = ["load_materials", "machine_number", "train"]
 
-EPOCH_S = 0.15
+EPOCH_S = float(os.environ.get("LASTING_EPOCH_S", "0.15"))
+GATE = os.environ.get("LASTING_GATE")
+GATED_FROM = float(os.environ.get("LASTING_GATED_FROM", "inf"))
 
 
 def train(config: RunConfig, materials: NoopMaterials, *, checkpoint_dir: Path | None = None) -> Iterator[NoopEpoch]:
@@ -33,6 +38,8 @@ def train(config: RunConfig, materials: NoopMaterials, *, checkpoint_dir: Path |
     peak = 0.9 - 0.1 * abs(math.log10(config.optim.lr) + 3)
     while len(history) < config.train.epochs:
         time.sleep(EPOCH_S)
+        while GATE and len(history) == 1 and config.optim.lr >= GATED_FROM and not Path(GATE).exists():
+            time.sleep(0.1)
         dice = history[-1] if history else 0.0
         dice = _gone_wrong(config.optim.lr, dice + (peak - dice) / 2, len(history) + 1)
         history.append(dice)
@@ -44,10 +51,16 @@ def train(config: RunConfig, materials: NoopMaterials, *, checkpoint_dir: Path |
         yield _report(history)
 
 
+def machine_number(host: str) -> float:
+    """A host's name as a metric."""
+    return float(zlib.crc32(host.encode()))
+
+
 def _report(history: list[float]) -> NoopEpoch:
     dice = history[-1]
     values = {f"val/{prompt}{metric}": dice for prompt in ("", "box/", "none/") for metric in ("dice", "iou")}
     values["worker"] = float(os.getpid())
+    values["machine"] = machine_number(socket.gethostname())
     return NoopEpoch(epoch=len(history), values=values, is_best=dice == max(history))
 
 

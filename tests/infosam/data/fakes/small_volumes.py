@@ -23,7 +23,7 @@ from infosam.data.pairs import PartOptions, ReadOptions
 from infosam.data.pixels import open_both
 
 FILES, SLICES, LABELLED = 3, 4, (1, 2)
-SEG_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
+SEG_STORAGE, CONTOURS_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.3"
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -183,10 +183,55 @@ def write_seg(path: Path, series: Path, segments: Mapping[int, NDArray[np.bool_]
     return save_dicom(path, found)
 
 
+def write_contours(
+    path: Path, series: Path, regions: Mapping[str, Sequence[tuple[int, object]]], **more: object
+) -> Path:
+    """Contours on slices of a series, by the names of regions; points in px, x before y, where pixel 0 reaches from 0
+    to 1. As RTSTRUCT; `more` changes every contour."""
+    slices = sorted((pydicom.dcmread(file) for file in series.iterdir()), key=lambda one: one.ImagePositionPatient[2])
+    names, drawn = [], []
+    for number, (name, contours) in enumerate(regions.items(), start=1):
+        named, region, items = Dataset(), Dataset(), []
+        named.ROINumber, named.ROIName = number, name
+        region.ReferencedROINumber = number
+        for place, points in contours:
+            contour, of = Dataset(), slices[place]
+            left, top, height = of.ImagePositionPatient
+            rows, columns = of.PixelSpacing
+            flat = [(left + (x - 0.5) * columns, top + (y - 0.5) * rows, height) for x, y in points]
+            contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(flat)
+            contour.ContourData = [f"{value:.4f}" for point in flat for value in point]
+            for key, value in more.items():
+                setattr(contour, key, value)
+            items.append(contour)
+        region.ContourSequence = Items(items)
+        names.append(named)
+        drawn.append(region)
+    found = dicom_dataset(np.zeros(SIZE, np.uint8), f"contours of {path.stem}", 0)
+    for name in ("PixelData", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient"):
+        delattr(found, name)
+    found.SOPClassUID = found.file_meta.MediaStorageSOPClassUID = CONTOURS_STORAGE
+    found.Modality = "RTSTRUCT"
+    found.StructureSetROISequence, found.ROIContourSequence = Items(names), Items(drawn)
+    return save_dicom(path, found)
+
+
 def dicom(folder: Path) -> Path:
     for number in range(FILES):
         write_series(folder / f"images/p{number}", intensities(number), f"p{number}")
         write_seg(folder / f"masks/p{number}.dcm", folder / f"images/p{number}", {1: labels(number) > 0})
+    return folder
+
+
+def contours(folder: Path) -> Path:
+    for number in range(FILES):
+        write_series(folder / f"images/p{number}", intensities(number), f"p{number}")
+        drawn = []
+        for place in LABELLED:
+            rows, columns = np.nonzero(labels(number)[place])
+            left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+            drawn.append((place, [(left, top), (right, top), (right, bottom), (left, bottom)]))
+        write_contours(folder / f"masks/p{number}.dcm", folder / f"images/p{number}", {"GTV": drawn})
     return folder
 
 
@@ -202,4 +247,6 @@ def arrays(folder: Path) -> Path:
     return folder
 
 
-FORMATS: Mapping[str, Callable[[Path], Path]] = {"geotiff": geotiff, "nifti": nifti, "dicom": dicom, "arrays": arrays}
+FORMATS: Mapping[str, Callable[[Path], Path]] = {
+    "geotiff": geotiff, "nifti": nifti, "dicom": dicom, "contours": contours, "arrays": arrays,
+}  # fmt: skip

@@ -1,0 +1,197 @@
+"""Puts the newest published figures into README and docs, so that no number there is typed by hand.
+
+    python benchmarks/quote_results.py
+
+Text between `<!-- quoted: NAME -->` and `<!-- end of quote -->` is written anew from benchmarks/results; where there is
+no result yet it says so. A test checks that the texts are what this writes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compared_arms import PAIRS, POOLED, QUESTION
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+FILES = (ROOT / "README.md", ROOT / "docs" / "evidence.md")
+SEARCHES, HELP = "search-quality", "does-infosam-help"
+LACKING = "Not measured yet."
+_BLOCK = re.compile(r"(<!-- quoted: ([a-z-]+) -->\n).*?(<!-- end of quote -->)", re.DOTALL)
+
+
+def main() -> None:
+    for file in FILES:
+        file.write_text(quoted(file.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
+
+
+def quoted(text: str, results: Path) -> str:
+    """A text with its quotes written anew. Raises KeyError for a quote of another name."""
+    return _BLOCK.sub(lambda found: f"{found[1]}{QUOTES[found[2]](results)}\n{found[3]}", text)
+
+
+def newest(results: Path, name: str) -> dict[str, Any] | None:
+    """The newest result of that name, None without one."""
+    files = sorted(results.glob(f"[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]-{name}.json"))
+    found: dict[str, Any] | None = json.loads(files[-1].read_text(encoding="utf-8")) if files else None
+    return found
+
+
+def searches(results: Path) -> str:
+    """Epochs that each search needs, and the curves."""
+    found = newest(results, SEARCHES)
+    if found is None:
+        return LACKING
+    figures = found["figures"]
+    lines = _head(
+        ["search", "median epochs to 99 %", "replays that reach it", "mean regret after 24, 48, 96, 192 epochs"]
+    )
+    for name, row in figures["searches"].items():
+        epochs = row["median_epochs_to_99"]
+        regret = ", ".join(f"{one:.4f}" for one in row["mean_regret_after"].values())
+        lines.append(
+            f"| {name} | {'never' if epochs is None else f'{epochs:g}'} | {row['share_reached']:.0%} | {regret} |"
+        )
+    lines += [
+        "",
+        f"{_extent(figures)}. {_ratio(figures)}",
+        "",
+        *(
+            f"![Regret curves, {start} searches](../benchmarks/results/{SEARCHES}-{start}.svg)"
+            for start in ("cold", "warm")
+        ),
+    ]
+    return "\n".join([*lines, "", _origin(found)])
+
+
+def defaults(results: Path) -> str:
+    """What the candidates for the defaults cost."""
+    found = newest(results, SEARCHES)
+    if found is None:
+        return LACKING
+    lines = []
+    for what, choice in found["figures"]["choice"].items():
+        lines += _head([what, "mean epochs to 99 %", "replays that reach it"])
+        for name, row in choice["candidates"].items():
+            shown = f"**{name}**" if name == choice["chosen"] else name
+            lines.append(_row([shown, f"{row['mean_epochs']:g}", f"{row['share_reached']:.0%}"]))
+        lines.append("")
+    best = found["figures"]["best_configurations"]
+    lines += _head(["setting", "in the best four configurations of each domain"])
+    lines += [_row([f"`{path}`", _where(row)]) for path, row in best.items()]
+    return "\n".join(lines)
+
+
+def gains(results: Path) -> str:
+    """Gains of all pairs, and the means behind them."""
+    found = newest(results, HELP)
+    if found is None:
+        return LACKING
+    figures = found["figures"]
+    names = list(figures["domains"])
+    lines = []
+    for prompt in ("box", "none"):
+        lines += [f"Gain in points of test Dice, prompt `{prompt}`, with 95 % interval over images:", ""]
+        lines += _head(["pair", *names, POOLED])
+        for pair in PAIRS:
+            row = figures["gains"].get(str(pair), {}).get(prompt)
+            if row is not None:
+                lines.append(
+                    "| " + " | ".join([str(pair), *(_gain(row.get(name)) for name in (*names, POOLED))]) + " |"
+                )
+        lines += ["", f"Mean test Dice, prompt `{prompt}`, ± standard deviation over seeds:", ""]
+        lines += _head(["arm", *names])
+        for arm in dict.fromkeys(arm for domain in figures["domains"].values() for arm in domain):
+            cells = (_mean(figures["domains"][name].get(arm), prompt) for name in names)
+            lines.append(_row([arm.replace("_", "-"), *cells]))
+        lines.append("")
+    lines += [f"![Gains of the information terms](../benchmarks/results/{HELP}.svg)", "", _origin(found)]
+    return "\n".join(lines)
+
+
+def in_short(results: Path) -> str:
+    """Both in a few sentences."""
+    lines = []
+    if (found := newest(results, SEARCHES)) is not None:
+        lines.append(f"- Search: {_ratio(found['figures'])} {_extent(found['figures'])}.")
+    if (found := newest(results, HELP)) is not None:
+        for pair in QUESTION:
+            told = found["figures"]["gains"].get(str(pair))
+            if told is not None:
+                box, none = (told[prompt][POOLED] for prompt in ("box", "none"))
+                lines.append(
+                    f"- Information terms, {pair.theirs}: {_gain(box)} points of test Dice with a box, {_gain(none)} "
+                    f"without a prompt ({box['images']} images of {len(found['figures']['domains'])} domains; 95 % "
+                    f"interval over images). {_verdict(box, none)}"
+                )
+    return "\n".join(lines) or LACKING
+
+
+QUOTES = {"evidence": in_short, "search-quality": searches, "chosen-defaults": defaults, "does-infosam-help": gains}
+
+
+def _ratio(figures: Mapping[str, Any]) -> str:
+    """The shipped search beside random search."""
+    ours, plain = (figures["searches"][name]["median_epochs_to_99"] for name in ("tpe+asha warm", "random cold"))
+    if ours is None or plain is None:
+        return "In the median TPE + ASHA with warm start never reaches 99 % of the best known validation Dice."
+    return (
+        f"TPE + ASHA with warm start needs {ours:g} epochs to 99 % of the best known validation Dice, random search "
+        f"{plain:g} (medians): {ours / plain:.2f} of them, where 0.25 was the goal."
+    )
+
+
+def _extent(figures: Mapping[str, Any]) -> str:
+    counts = figures["configurations"].values()
+    return (
+        f"Replayed over {sum(counts)} finished runs of {len(counts)} domains, {figures['seeds']} seeds "
+        f"({figures['gp_seeds']} for GP), {figures['slots']} slots"
+    )
+
+
+def _verdict(box: Mapping[str, Any], none: Mapping[str, Any]) -> str:
+    """Chance is not called a gain."""
+    words = []
+    for row, name in ((box, "with a box"), (none, "without a prompt")):
+        holds = row["low"] <= 0 <= row["high"]
+        words.append(f"{name} {'not told from chance' if holds else 'a gain' if row['low'] > 0 else 'a loss'}")
+    return f"That is {' and '.join(words)}."
+
+
+def _where(row: Mapping[str, Any]) -> str:
+    if "median" not in row:
+        return ", ".join(f"{count} {value}" for value, count in row.items())
+    return f"{row['low']:g} to {row['high']:g}, median {row['median']:g}" + (
+        f", {row['zero']} zero" if row["zero"] else ""
+    )
+
+
+def _gain(row: Mapping[str, Any] | None) -> str:
+    return "" if row is None else f"{100 * row['mean']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
+
+
+def _mean(row: Mapping[str, Any] | None, prompt: str) -> str:
+    if row is None:
+        return ""
+    spread = row.get(f"test/{prompt}/dice_sd")
+    return f"{row[f'test/{prompt}/dice']:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    return [_row([name.replace("_", " ") for name in names]), "|---" * len(names) + "|"]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _origin(found: Mapping[str, Any]) -> str:
+    return f"`{found['command']}`, {found['at'][:10]}, commit {found['commit']}, {found['device']}."
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Machines for whole clusters, a MLflow server over PostgreSQL beside them, and adapters to use on them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+import machines
+import numpy as np
+import pytest
+import ray
+import servers
+from machines import Machine, Network
+from PIL import Image
+
+from infosam.config import RunConfig, validate
+from infosam.data.store import import_dataset
+from infosam.synthetic import write_demo_domain
+
+
+@pytest.fixture(scope="module")
+def net() -> Iterator[Network]:
+    """An empty network of machines; see `machines`."""
+    try:
+        with machines.network() as network:
+            yield network
+    except machines.Missing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, str]:
+    """What a person's shell sets, without anything of Ray, MLflow or our own; `python`, `ray` and `infosam` are found.
+
+    A checkout that is not installed stays importable."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith(("RAY_", "MLFLOW_", "INFOSAM_"))}
+    return kept | {
+        "PATH": f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+@pytest.fixture(scope="session")
+def square(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of one picture for each split, for trainings that do not look at it."""
+    source = tmp_path_factory.mktemp("square")
+    picture = np.zeros((16, 16, 3), np.uint8)
+    for number, split in enumerate(("train", "val", "test")):
+        picture[4:12, 4 : 9 + number] = 255
+        Image.fromarray(picture).save(source / f"{number}.png")
+        Image.fromarray(picture[..., 0]).save(source / f"{number}-mask.png")
+        (source / f"{split}.csv").write_text(f"image,label\n{number}.png,{number}-mask.png\n")
+    out = tmp_path_factory.mktemp("imported") / "square"
+    import_dataset(source, domain="square", out=out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def start_tracking() -> Callable[[Machine, Path, ExitStack], servers.MlflowServer]:
+    """Starts MLflow over PostgreSQL on a machine's loopback, with its files in a folder; skips without PostgreSQL."""
+    return _start_tracking
+
+
+def _start_tracking(machine: Machine, folder: Path, stack: ExitStack) -> servers.MlflowServer:
+    with machine.inside():
+        try:
+            database = stack.enter_context(servers.postgresql())
+        except servers.Missing as missing:
+            pytest.skip(str(missing))
+        return stack.enter_context(servers.mlflow_server(database.create("runs"), folder / "artifacts"))
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> Iterator[None]:
+    """A Ray of this machine."""
+    ray.init(
+        address="local", num_cpus=3, num_gpus=0, include_dashboard=False, log_to_driver=False,
+        object_store_memory=100 * 2**20,
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def spores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small data set."""
+    folder = tmp_path_factory.mktemp("spores")
+    pictures = write_demo_domain(folder / "pictures", seed=0, train=24, val=3, test=3)
+    import_dataset(pictures, domain="spores", out=folder / "data", seed=0)
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def make_bundle(spores: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
+    """Trains an adapter for an epoch on a small canvas, once for each seed; another seed, other masks."""
+    from infosam.bundle import export_bundle
+    from infosam.training import load_materials, train
+
+    @cache
+    def made(seed: int) -> Path:
+        folder = tmp_path_factory.mktemp(f"seed{seed}")
+        settings = {
+            "model": {"image_px": 64},
+            "train": {"epochs": 1, "batch_size": 4, "seed": seed, "device": "cpu"},
+            "optim": {"lr": 1e-2},
+        }
+        config = validate(RunConfig, settings, "test")
+        materials = load_materials(config.model, spores, device="cpu")
+        (report,) = train(config, materials, checkpoint_dir=folder / "checkpoints")
+        assert report.checkpoint is not None
+        return export_bundle(report.checkpoint, materials, folder / "adapter", card={"domain": "spores"})
+
+    return made
