@@ -23,7 +23,7 @@ demo: $(RUN_READY) ## A finished sweep in a few minutes, no data needed
 	$(BIN)/infosam demo
 
 test: $(DEV_READY) ## Run all tests, JOBS=2 files at a time (ARGS="-k bundle -x" is passed on to pytest)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=40 $(ARGS)
 
 test-deps: ## Install what tests need from Debian's packages
 	@scripts/test-deps
