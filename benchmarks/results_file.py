@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from infosam.training import BF16_INSTRUCTIONS
+
 
 def publish(out: Path, name: str, figures: Mapping[str, Any], *, device: str = "cpu", **more: Any) -> Path:
     """Writes `figures` with everything one must know to measure them again; a file of the same day is replaced.
@@ -52,5 +54,5 @@ def machine() -> str:
 
 def _processor() -> str:
     capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()
-    units = "with" if capabilities.get("amx_bf16", False) else "without"
-    return f"CPU ({capabilities.get('cpu_name', 'unknown')}, {units} matrix units for bfloat16)"
+    able = [name for name in BF16_INSTRUCTIONS if capabilities.get(name, False)]
+    return f"CPU ({capabilities.get('cpu_name', 'unknown')}, for bfloat16: {' and '.join(able) or 'nothing'})"

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cluster.import_command import IMPORT_HELP, import_command
 from cluster.serve import commands
 from infosam.errors import UserError
 
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Start a Ray cluster, look after it, and run sweeps on it.", no_args_is_help=True)
     for command in (init, plan, doctor, status, submit, logs, stop, predict):
         group.command()(command)
+    group.command("import", help=IMPORT_HELP)(import_command)
     app.add_typer(group, name="cluster", rich_help_panel="Clusters")
     commands.register(app)
 

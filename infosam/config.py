@@ -181,8 +181,8 @@ class TrainConfig(Strict):
     time, but compiling as long as some hundred steps, and every trial compiles anew, since another rank is another
     graph. For long runs; not measured on a GPU yet."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """Of the forward pass in training; auto is bfloat16 autocast on a GPU and on a CPU with matrix units for it (AMX),
-    else float32. Losses, validation and prediction are float32 in any case."""
+    """Of the forward pass in training; auto is bfloat16 autocast on a GPU and on a CPU with instructions for its
+    products (AMX, AVX-512 BF16), else float32. Losses, validation and prediction are float32 in any case."""
     seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """Seeds initialisation, sample order and prompts; equal seeds agree bit for bit on CPUs of one kind."""
     select: Literal["box", "none"] = "box"

@@ -36,7 +36,8 @@ from infosam.student import Student, build_student
 
 __all__ = ["EpochReport", "Materials", "best_checkpoint", "load_materials", "train"]
 
-
+BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
+"""Of processors that multiply bfloat16 faster than float32."""
 Unit = tuple[int, ...]  # rows of the train split that show one image
 
 
@@ -297,4 +298,4 @@ def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     if config.precision != "auto":
         return config.precision == "bf16"
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions of torch
-    return device.type == "cuda" or bool(capabilities.get("amx_bf16", False))
+    return device.type == "cuda" or any(capabilities.get(name, False) for name in BF16_INSTRUCTIONS)

@@ -137,7 +137,12 @@ def prune(home: Home, rule: Rule, *, sweeps: Path | None = None, remove: bool = 
         _carry_out(found)
     removals += found
     if Kind.caches in rule.kinds:
-        found = [*_of_caches(home, oldest, registries), *_of_stores(home, oldest)]
+        folders = {home.sweeps, sweeps or home.sweeps}
+        found = [
+            *_of_caches(home, oldest, registries),
+            *_of_stores(home, oldest),
+            *_of_copies(home, oldest, folders, removals),
+        ]
         if remove:
             _carry_out(found)
         removals += found
@@ -227,6 +232,18 @@ def _of_stores(home: Home, oldest: float) -> Iterator[Removal]:
         if paths := tuple(unused(folder, oldest)):
             size = sum(path.stat().st_size for path in paths)
             yield Removal(kind=Kind.caches, owner=f"{home.encodings.name}/{folder.name}", paths=paths, size=size)
+
+
+def _of_copies(home: Home, oldest: float, folders: set[Path], removals: Sequence[Removal]) -> Iterator[Removal]:
+    """Data sets copied out of a bucket that no sweep names any more, see `tune.remote_data`."""
+    from tune.plan import SETTINGS_FILE  # slow to import, and every `infosam` would pay it
+
+    gone = {path for removal in removals if removal.kind == Kind.sweeps for path in removal.paths}
+    written = (file for folder in folders for file in folder.glob(f"*/{SETTINGS_FILE}") if file.parent not in gone)
+    settings = [file.read_text(encoding="utf-8", errors="replace") for file in written]
+    for path in sorted(home.remote.glob("*")):
+        if path.lstat().st_mtime <= oldest and not any(path.name in text for text in settings):
+            yield from _files(Kind.caches, f"{home.remote.name}/{path.name}", [path])
 
 
 def _files(kind: Kind, owner: str, paths: Sequence[Path]) -> Iterator[Removal]:

@@ -25,7 +25,7 @@ from infosam.data.card import (
     read_card,
     write_card,
 )
-from infosam.data.importing import Progress, write_pairs
+from infosam.data.importing import Progress, open_here, write_pairs
 from infosam.data.known import Known, KnownRow, check_digest, known_rows, masks
 from infosam.data.manifest import Splitting, discover, grouped, problems_error
 from infosam.data.pairs import Listed, ReadOptions
@@ -69,7 +69,7 @@ def append(
                 source,
                 found,
                 writer,
-                domain=card.domain,
+                opened=open_here(found, card.domain),
                 allow_empty=allow_empty,
                 progress=progress,
                 admit=known.admit,

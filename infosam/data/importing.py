@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from infosam.data.card import SPLITS, DatasetCard, Split, check_domain, read_card, write_card
 from infosam.data.manifest import Found, Review, Splitting, discover
-from infosam.data.pairs import ReadOptions
-from infosam.data.pixels import PairContent, Unusable, open_pair
+from infosam.data.pairs import Pair, ReadOptions
+from infosam.data.pixels import Unusable, open_pair
 from infosam.data.rows import ids_of, row_digest, row_of, set_digest
 from infosam.data.shards import ShardWriter
 from infosam.data.staging import put_in_place, staged
@@ -19,6 +22,48 @@ from infosam.errors import DataError
 
 Progress = Callable[[int, int], None]
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRow:
+    """A row that may come into a data set."""
+
+    row: Row  # the columns of `schema`
+    digest: bytes
+    mask: NDArray[np.bool_] | None = None  # (H, W); None if its pair was opened in another process
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What the files of a pair hold: rows, or the reason why they cannot be used."""
+
+    rows: tuple[NewRow, ...] = ()
+    problem: str | None = None
+
+
+Opener = Callable[[Found, str], Iterator[Opened]]
+"""Opens all pairs for a domain, in their order."""
+
+
+def open_here(found: Found, domain: str) -> Iterator[Opened]:
+    """One pair after the other, in this process."""
+    for pair, row_id in zip(found.pairs, ids_of(found), strict=True):
+        yield open_one(found, pair, row_id, domain)
+
+
+def open_one(found: Found, pair: Pair, row_id: str, domain: str) -> Opened:
+    """Checks the two files of a pair and makes its rows."""
+    try:
+        contents = open_pair(pair, found.options.choice)
+    except Unusable as problem:
+        return Opened(problem=str(problem))
+    rows = []
+    for number, content in enumerate(contents):
+        part = f"__{number}" if len(contents) > 1 else ""
+        row = row_of(row_id + part, pair, content, root=found.root, domain=domain, part=part)
+        digest = row_digest(row["id"], row["split"], row["group"], content.mask, row["source_sha256"])
+        rows.append(NewRow(row=row, digest=digest, mask=content.mask))
+    return Opened(rows=tuple(rows))
 
 
 def import_dataset(
@@ -32,20 +77,23 @@ def import_dataset(
     progress: Progress | None = None,
     overwrite: bool = False,
     allow_empty: bool = False,
+    opener: Opener = open_here,
 ) -> DatasetCard:
     """Checks every image and mask of `source` and writes them as a data set to `out`, completely or not at all.
 
     `source` is anything `manifest.discover` understands; `seed` draws the splits it lacks, unless `splitting` says
-    more; `progress` is called with (pairs done, pairs in all). Image files are kept byte by byte, except that an EXIF
-    rotation is applied (then PNG). If `out` already holds this very data set, nothing is written and the card says so.
-    Raises DataError with every bad file, or if `out` is something else; `overwrite` replaces another data set, never a
-    folder of other things."""
+    more; `opener` is who opens the files; `progress` is called with (pairs done, pairs in all). Image files are kept
+    byte by byte, except that an EXIF rotation is applied (then PNG). If `out` already holds this very data set, nothing
+    is written and the card says so. Raises DataError with every bad file, or if `out` is something else; `overwrite`
+    replaces another data set, never a folder of other things."""
     check_domain(domain)
     existing = _existing(source, out)
     found = discover(source, options, splitting or Splitting(seed=seed))
     with staged(out) as folder:
         with ShardWriter(folder) as writer:
-            written = write_pairs(source, found, writer, domain=domain, allow_empty=allow_empty, progress=progress)
+            written = write_pairs(
+                source, found, writer, opened=opener(found, domain), allow_empty=allow_empty, progress=progress
+            )
             shards = writer.finish()
         card = DatasetCard(
             domain=domain,
@@ -81,27 +129,25 @@ def write_pairs(
     found: Found,
     writer: ShardWriter,
     *,
-    domain: str,
+    opened: Iterator[Opened],
     allow_empty: bool,
     progress: Progress | None,
-    admit: Callable[[Row, PairContent], bytes | None] | None = None,
+    admit: Callable[[NewRow], bytes | None] | None = None,
 ) -> Written:
-    """Checks all pairs and hands their rows to `writer`. Raises DataError with every bad pair.
+    """Hands the rows of all pairs, `opened` in their order, to `writer`. Raises DataError with every bad pair.
 
     `admit` gives the digest of a row, which it may change; None keeps it out, Unusable refuses its pair."""
-    admit = admit or _digest
     review = Review(allow_empty=allow_empty)
     written = Written()
-    for done, (pair, row_id) in enumerate(zip(found.pairs, ids_of(found), strict=True), start=1):
+    for done, (pair, one) in enumerate(zip(found.pairs, opened, strict=True), start=1):
         try:
-            contents = open_pair(pair, found.options.choice)
-            review.add(pair, contents)
-            for number, content in enumerate(contents):
-                part = f"__{number}" if len(contents) > 1 else ""
-                row = row_of(row_id + part, pair, content, root=found.root, domain=domain, part=part)
-                digest = admit(row, content)
+            if one.problem is not None:
+                raise Unusable(one.problem)
+            review.add(pair, empty=not any(new.row["fg_fraction"] for new in one.rows))
+            for new in one.rows:
+                digest = new.digest if admit is None else admit(new)
                 if digest is not None and not review.problems:
-                    writer.add(row)  # after a problem nothing will come of it: only go on looking
+                    writer.add(new.row)  # after a problem nothing will come of it: only go on looking
                     written.digests.append(digest)
                     written.counts[pair.split] += 1
         except Unusable as problem:
@@ -110,10 +156,6 @@ def write_pairs(
             progress(done, len(found.pairs))
     review.finish(source)
     return written
-
-
-def _digest(row: Row, content: PairContent) -> bytes:
-    return row_digest(row["id"], row["split"], row["group"], content.mask, row["source_sha256"])
 
 
 def _existing(source: Path, out: Path) -> DatasetCard | None:

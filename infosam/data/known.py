@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from infosam.data.card import DatasetCard, Split
+from infosam.data.importing import NewRow
 from infosam.data.manifest import problems_error
 from infosam.data.masks import Unusable
 from infosam.data.pairs import Listed
-from infosam.data.pixels import PICTURE_ERRORS, PairContent, open_picture, read_bytes
+from infosam.data.pixels import PICTURE_ERRORS, open_picture, read_bytes
 from infosam.data.rows import row_digest, set_digest
 from infosam.data.shards import damaged, open_shard, row_tables
 from infosam.data.store import decode_mask
@@ -155,20 +155,22 @@ class Known:
         except Unusable:
             return ""
 
-    def admit(self, row: dict[str, Any], content: PairContent) -> bytes | None:
+    def admit(self, given: NewRow) -> bytes | None:
         """The digest of a row that may come in, None for one that is in already. Gives it the path under which the data
         set knows its picture. Raises Unusable if its id is taken."""
+        row, mask = given.row, given.mask
+        assert mask is not None
         if not self._names_sources:
-            row["source_sha256"] = _sha256(content.image)
+            row["source_sha256"] = _sha256(row["image"]["bytes"])
         new = KnownRow(
             id=row["id"],
             split=row["split"],
             group=row["group"],
             image=self._path(row["image"]["path"], row["source_sha256"]),
             source_sha256=row["source_sha256"],
-            share=content.fg_fraction,
+            share=row["fg_fraction"],
         )
-        digest = new.digest(content.mask)
+        digest = new.digest(mask)
         taken = self._ids.get(new.id)
         if taken == digest:
             self.skipped += 1

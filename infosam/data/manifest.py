@@ -10,7 +10,7 @@ from pathlib import Path
 from infosam.data.card import SPLITS, Split
 from infosam.data.formats.parts import in_parts
 from infosam.data.pairs import SHOWN_PROBLEMS, Listed, Pair, ReadOptions
-from infosam.data.pixels import PairContent, Unusable, open_drawing, open_pair
+from infosam.data.pixels import Unusable, open_drawing, open_pair
 from infosam.data.readers.contract import Listing
 from infosam.data.readers.table import choose_reader, understood
 from infosam.data.splits import complete_splits
@@ -160,7 +160,7 @@ def check_pairs(
     review = Review(allow_empty=allow_empty)
     for done, pair in enumerate(pairs, start=1):
         try:
-            review.add(pair, open_pair(pair))
+            review.add(pair, empty=not any(content.mask.any() for content in open_pair(pair)))
         except Unusable as problem:
             review.refuse(pair, str(problem))
         if progress:
@@ -181,10 +181,10 @@ class Review:
         self._seen += 1
         self.problems.append(f"{pair.row}: {reason}")
 
-    def add(self, pair: Listed, contents: Sequence[PairContent]) -> None:
-        """A readable pair."""
+    def add(self, pair: Listed, *, empty: bool) -> None:
+        """A readable pair; `empty` if it has no foreground at all."""
         self._seen += 1
-        if any(content.mask.any() for content in contents):
+        if not empty:
             return
         self._empty += 1
         if not self._allow_empty:

@@ -50,7 +50,17 @@ class Ward:
     def doctor(self, timeout_s: int) -> str:
         """What it prints; it must find something. Ray puts the folder it is asked from first on all nodes' paths, and a
         checkout there would hide which infosam they have installed."""
-        command = ["env", "-C", str(self.config.parent), "infosam", "cluster", "doctor", str(self.config), "--timeout", str(timeout_s)]
+        command = [
+            "env",
+            "-C",
+            str(self.config.parent),
+            "infosam",
+            "cluster",
+            "doctor",
+            str(self.config),
+            "--timeout",
+            str(timeout_s),
+        ]
         address = f"{self.machines['head'].address}:{RAY_PORT}"
         told = self.machines["head"].run(
             *command, "--address", address, environment=self.environment, timeout=PATIENCE_S, check=False

@@ -243,9 +243,14 @@ class TestIsolation:
 
 
 class TestPrecision:
-    @pytest.mark.parametrize(("amx", "expected"), [(True, True), (False, False)])
-    def test_auto_asks_the_processor(self, monkeypatch: pytest.MonkeyPatch, amx: bool, expected: bool) -> None:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": amx}, raising=False)
+    @pytest.mark.parametrize(
+        ("able", "expected"),
+        [({"amx_bf16": True}, True), ({"avx512_bf16": True}, True), ({"amx_bf16": False, "avx2": True}, False)],
+    )
+    def test_auto_asks_the_processor(
+        self, monkeypatch: pytest.MonkeyPatch, able: dict[str, bool], expected: bool
+    ) -> None:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
         assert uses_bf16(TrainConfig(), torch.device("cpu")) is expected
         assert uses_bf16(TrainConfig(), torch.device("cuda"))
 

@@ -204,6 +204,24 @@ def test_fetched_copies_go_unless_an_alias_needs_them(home: Home, offered: Calla
     assert {path.name for path in cache.iterdir()} == {f"polyp-{digest[:16]}", "polyp-young"}
 
 
+def test_copies_out_of_a_bucket_go_unless_a_sweep_names_them(home: Home, store: str) -> None:
+    sweep = make_sweep(home, "kept", days=10)
+    (sweep / "sweep.yaml").write_text(f"data: {home.remote}/polyp-1\n")
+    going = make_sweep(home, "old", days=40)
+    (going / "sweep.yaml").write_text(f"data: {home.remote}/polyp-2\n")
+    for name in ("polyp-1", "polyp-2", "polyp-3", ".polyp-4.partial"):
+        (home.remote / name).mkdir(parents=True)
+        os.utime(home.remote / name, (0, 0))
+    (home.remote / "polyp-young").mkdir()
+    found = prune(home, ALL, remove=True)
+    assert {owner for kind, owner in removed(found) if kind == "caches"} == {
+        "remote/polyp-2",
+        "remote/polyp-3",
+        "remote/.polyp-4.partial",
+    }
+    assert {path.name for path in home.remote.iterdir()} == {"polyp-1", "polyp-young"}
+
+
 def test_what_trials_shared_goes_unless_somebody_uses_it(home: Home) -> None:
     folder = home.encodings / "machine"
     paths = [store_path(folder, {"number": number}) for number in range(3)]

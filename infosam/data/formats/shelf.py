@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from threading import Lock
+from typing import Any
 
 from infosam.data.formats.contract import Levels, Stack
 
@@ -20,6 +21,10 @@ class Shelf:
         self._kept: OrderedDict[Hashable, Stack] = OrderedDict()
         self._opening: dict[Hashable, Lock] = {}
         self._levels: dict[Hashable, Levels] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process files are opened anew."""
+        return Shelf, ()
 
     def stack(self, key: Hashable, open_it: Callable[[], Stack]) -> Stack:
         """The opened file of a key; two threads never open the same one twice."""

@@ -139,6 +139,10 @@ class _Table:
             for batch in self._batches:
                 batch.validate(full=True)  # damaged offsets would be followed out of the file
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process the file is opened anew."""
+        return _Table, (self.path,)
+
     def rows(self, columns: list[str]) -> Iterator[tuple[int, int, Mapping[str, Any]]]:
         """(group, offset, cells) of every row; of pictures only the path."""
         groups = self._file.num_row_groups if self._file else len(self._batches)

@@ -1,0 +1,98 @@
+"""Opens and checks the pairs of an import on the machines of a cluster, by Ray Data, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from infosam.data.importing import NewRow, Opened, open_one
+from infosam.data.rows import ids_of
+from infosam.data.schema import parquet_schema
+
+if TYPE_CHECKING:
+    import ray
+
+    from infosam.data.manifest import Found
+
+TOGETHER = 16
+"""Pairs that are opened before their rows travel on."""
+PAIRS_PER_BLOCK = 64
+WIRE = pa.schema(
+    [
+        pa.field("pair", pa.int64()),
+        pa.field("problem", pa.string()),
+        pa.field("digest", pa.binary()),
+        *parquet_schema().remove_metadata(),
+    ]
+)
+"""What travels from the machines: a row for each of the data set, or one with the problem of a pair."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOpener:
+    """An `infosam.data.importing.Opener`. Needs a connected Ray; all its machines see the source under one path.
+
+    Rows come in the order of the pairs, and Ray Data opens no more than fit into the object store while they are
+    waited for. `workers` processes take `cpus_per_worker` cores each."""
+
+    workers: int
+    cpus_per_worker: float = 1.0
+
+    def __call__(self, found: Found, domain: str) -> Iterator[Opened]:
+        import ray
+
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        amount = len(found.pairs)
+        opened = ray.data.range(amount, override_num_blocks=-(-amount // PAIRS_PER_BLOCK)).map_batches(
+            Worker,
+            fn_constructor_args=(ray.put(found), domain),
+            batch_size=TOGETHER,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(size=self.workers),
+            num_cpus=self.cpus_per_worker,
+        )
+        travelled = (
+            row
+            for table in opened.iter_batches(batch_size=None, batch_format="pyarrow")
+            for batch in table.to_batches()
+            for row in batch.to_pylist()
+        )
+        for _, rows in groupby(travelled, key=lambda row: row["pair"]):
+            yield _opened(list(rows))
+
+
+class Worker:
+    """One process; Ray Data calls it with numbers of pairs."""
+
+    def __init__(self, found: ray.ObjectRef[Found], domain: str) -> None:
+        import ray
+
+        self._found: Found = ray.get(found)
+        self._ids = ids_of(self._found)
+        self._domain = domain
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Opens a few pairs; a table of `WIRE`."""
+        return pa.Table.from_pylist([row for number in batch["id"].to_pylist() for row in self._rows(number)], WIRE)
+
+    def _rows(self, number: int) -> list[dict[str, Any]]:
+        pair, row_id = self._found.pairs[number], self._ids[number]
+        opened = open_one(self._found, pair, row_id, self._domain)
+        if opened.problem is not None:
+            return [{"pair": number, "problem": opened.problem}]
+        return [{"pair": number, "digest": new.digest, **new.row} for new in opened.rows]
+
+
+def _opened(rows: list[dict[str, Any]]) -> Opened:
+    """What travelled for one pair."""
+    problem = rows[0]["problem"]
+    if problem is not None:
+        return Opened(problem=problem)
+    columns = parquet_schema().names
+    return Opened(rows=tuple(NewRow(row={name: row[name] for name in columns}, digest=row["digest"]) for row in rows))
