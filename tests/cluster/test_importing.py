@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from cluster.cli import register
 from cluster.importing import ClusterOpener
-from infosam.cli import app
 from infosam.data.card import read_card
 from infosam.data.formats.shelf import Shelf
 from infosam.data.importing import import_dataset
@@ -28,7 +29,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows_of(folder: Path) -> list[tuple[str, bytes, bytes]]:
     store = open_dataset(folder)
-    samples = [store.read(split, index) for split in ("train", "val", "test") for index in range(store.count(split))]
+    samples = [store.read(split, index) for split in ("train", "val", "test") for index in range(store.rows(split))]
     return [(sample.id, sample.image.tobytes(), sample.mask.tobytes()) for sample in samples]
 
 
@@ -83,6 +84,8 @@ def test_every_bad_file_is_named_and_nothing_is_left(ray_here: None, pictures: P
 
 
 def test_the_command(ray_here: None, pictures: Path, tmp_path: Path) -> None:
+    app = typer.Typer()
+    register(app)
     arguments = ["cluster", "import", str(pictures), "--domain", "spores", "--out", str(tmp_path / "out")]
     result = CliRunner().invoke(app, [*arguments, "--cpus", "0.5"])
     assert result.exit_code == 0, result.output
