@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
@@ -57,12 +57,8 @@ class ClusterOpener:
             compute=ray.data.ActorPoolStrategy(size=self.workers),
             num_cpus=self.cpus_per_worker,
         )
-        travelled = (
-            row
-            for table in opened.iter_batches(batch_size=None, batch_format="pyarrow")
-            for batch in table.to_batches()
-            for row in batch.to_pylist()
-        )
+        tables = cast("Iterator[pa.Table]", opened.iter_batches(batch_size=None, batch_format="pyarrow"))
+        travelled = (row for table in tables for batch in table.to_batches() for row in batch.to_pylist())
         for _, rows in groupby(travelled, key=lambda row: row["pair"]):
             yield _opened(list(rows))
 
