@@ -25,7 +25,7 @@ def publish(out: Path, name: str, figures: Mapping[str, Any], *, device: str = "
     now, load = datetime.now(UTC), os.getloadavg()
     content = {
         "at": now.isoformat(timespec="seconds"),
-        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *map(_told, sys.argv[1:])]),
         "commit": commit(),
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "cores": os.cpu_count(),
@@ -50,6 +50,11 @@ def commit() -> str:
 def machine() -> str:
     """Kind and size of this machine."""
     return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def _told(argument: str) -> str:
+    """A path of this machine is nobody else's business; its last part says what it is."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def _processor() -> str:

@@ -37,9 +37,9 @@ def agree(question: str, *, yes: bool) -> None:
 
 
 @contextmanager
-def fetching(console: Console) -> Iterator[Progress]:
+def fetching(console: Console, what: str = "Fetching") -> Iterator[Progress]:
     """A bar on a console, as the function (bytes there, bytes in all) that moves it."""
-    columns = (TextColumn("Fetching"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task("fetch", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

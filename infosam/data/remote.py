@@ -29,7 +29,7 @@ def local_copy(url: str, cache: Path, progress: Progress | None = None) -> Path:
     with its sum in the card. A copy that was stopped goes on with the first file that is missing; two processes wait
     for each other. `progress` is called with (bytes there, bytes in all). Raises DataError."""
     system, root = file_system(url)
-    with _telling(url):
+    with telling(url):
         described = _content(system, url, f"{root}/{CARD_NAME}")
         card = _understood(described)
         target = cache / copy_name(card)
@@ -48,7 +48,7 @@ def local_copy(url: str, cache: Path, progress: Progress | None = None) -> Path:
 def remote_card(url: str) -> DatasetCard:
     """What the data set at an address says of itself; nothing else is copied. Raises DataError."""
     system, root = file_system(url)
-    with _telling(url):
+    with telling(url):
         return _understood(_content(system, url, f"{root}/{CARD_NAME}"))
 
 
@@ -131,7 +131,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _telling(url: str) -> Iterator[None]:
+def telling(url: str) -> Iterator[None]:
+    """What goes wrong inside, as a DataError with the address."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:

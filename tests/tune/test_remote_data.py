@@ -14,8 +14,8 @@ from rich.console import Console
 
 from infosam.data.card import read_card
 from infosam.data.growing import resplit
+from infosam.data.pushing import push
 from infosam.errors import DataError, FetchError
-from tune.bucket import Bucket
 from tune.config import SweepConfig, parse_sweep_configs
 from tune.fetched import DIGEST_MARK, fetch_all
 from tune.home import Home
@@ -34,16 +34,9 @@ def lab(running: ObjectStore, dataset: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The test images at s3://lab/disc."""
     for name, text in running.environment.items():
         monkeypatch.setenv(name, text)
-    upload(dataset, running.uri("lab/disc"))
+    push(dataset, running.uri("lab/disc"), overwrite=True)
     running.trouble.counts.clear()
     return running
-
-
-def upload(folder: Path, uri: str) -> None:
-    place = Bucket(uri)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            place.send(path, str(path.relative_to(folder)))
 
 
 def test_an_address_becomes_a_folder_named_after_what_it_holds(lab: ObjectStore, dataset: Path, home: Home) -> None:
@@ -84,7 +77,7 @@ def test_a_bucket_that_changed_is_refused(lab: ObjectStore, dataset: Path, tmp_p
     wanted = with_copies({"data": "s3://lab/disc"})["resources"]["fetch"]
     shutil.copytree(dataset, tmp_path / "changed")
     resplit(tmp_path / "changed", seed=5)
-    upload(tmp_path / "changed", lab.uri("lab/disc"))
+    push(tmp_path / "changed", lab.uri("lab/disc"))
     with pytest.raises(FetchError, match=r"s3://lab/disc: holds another data set by now .* start another sweep"):
         fetch_all(wanted)
     assert not Path(next(iter(wanted))).exists()

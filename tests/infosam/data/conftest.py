@@ -58,6 +58,18 @@ def csv_set(tmp_path: Path, write_pair: Callable[..., None]) -> Path:
 
 
 @pytest.fixture
+def more(tmp_path: Path, write_pair: Callable[..., None]) -> Path:
+    """A list with two new rows for each split."""
+    rows = ["image,label,split"]
+    for split in ("train", "val", "test"):
+        for number in (10, 11):
+            write_pair(tmp_path / "more", f"{split}_{number}")
+            rows.append(f"images/{split}_{number}.png,masks/{split}_{number}.png,{split}")
+    (tmp_path / "more" / "list.csv").write_text("\n".join(rows))
+    return tmp_path / "more" / "list.csv"
+
+
+@pytest.fixture
 def folder_set(tmp_path: Path, write_pair: Callable[..., None]) -> Path:
     """A folder with twenty images and masks of the same names, without splits."""
     source = tmp_path / "plain"

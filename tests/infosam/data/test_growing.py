@@ -36,18 +36,6 @@ def grown_set(csv_set: Path, tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-@pytest.fixture
-def more(tmp_path: Path, write_pair: Write) -> Path:
-    """A list with two new rows for each split."""
-    rows = ["image,label,split"]
-    for split in SPLITS:
-        for number in (10, 11):
-            write_pair(tmp_path / "more", f"{split}_{number}")
-            rows.append(f"images/{split}_{number}.png,masks/{split}_{number}.png,{split}")
-    (tmp_path / "more" / "list.csv").write_text("\n".join(rows))
-    return tmp_path / "more" / "list.csv"
-
-
 def pictures(folder: Path) -> dict[str, tuple[str, bytes]]:
     """Split and pixels of every row by id."""
     store = open_dataset(folder)
