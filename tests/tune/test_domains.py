@@ -93,8 +93,9 @@ def test_domains_share_slots_and_nothing_else(
     assert [trial.values for trial in disc.trials.values()] == [trial.values for trial in other.trials.values()]
     best = [outcome.champion.score for outcome in outcomes if outcome.champion]
     assert best[0] - best[1] == pytest.approx(0.1)
-    # On the same processes, each of which has loaded the base model once.
-    assert reported(disc, "worker") & reported(other, "worker")
+    # On two slots, which start anew for the finals; each has loaded the base model once. Two sweeps apart have twice as
+    # many. Which slot serves which domain is chance.
+    assert len(reported(disc, "worker") | reported(other, "worker")) <= 2 * 2
     assert reported(disc, "bases") | reported(other, "bases") == {1}
     # In turn, as long as both have trials; which slot is ready first is chance.
     order = sorted((at, one.domain) for one in outcomes for at, _ in started(one.folder)[:3])
