@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from infosam.training import BF16_INSTRUCTIONS
+from infosam.processor import bf16_instructions, capabilities
 
 
 def publish(out: Path, name: str, figures: Mapping[str, Any], *, device: str = "cpu", **more: Any) -> Path:
@@ -58,6 +58,5 @@ def _told(argument: str) -> str:
 
 
 def _processor() -> str:
-    capabilities: Any = getattr(torch.cpu, "get_capabilities", dict)()
-    able = [name for name in BF16_INSTRUCTIONS if capabilities.get(name, False)]
-    return f"CPU ({capabilities.get('cpu_name', 'unknown')}, for bfloat16: {' and '.join(able) or 'nothing'})"
+    able = " and ".join(bf16_instructions()) or "nothing"
+    return f"CPU ({capabilities().get('cpu_name', 'unknown')}, for bfloat16: {able})"

@@ -21,13 +21,9 @@ if TYPE_CHECKING:
 TOGETHER = 16
 """Pairs that are opened before their rows travel on."""
 PAIRS_PER_BLOCK = 64
+ROW = parquet_schema().remove_metadata()
 WIRE = pa.schema(
-    [
-        pa.field("pair", pa.int64()),
-        pa.field("problem", pa.string()),
-        pa.field("digest", pa.binary()),
-        *parquet_schema().remove_metadata(),
-    ]
+    [pa.field("pair", pa.int64()), pa.field("problem", pa.string()), pa.field("digest", pa.binary()), *ROW]
 )
 """What travels from the machines: a row for each of the data set, or one with the problem of a pair."""
 
@@ -90,5 +86,4 @@ def _opened(rows: list[dict[str, Any]]) -> Opened:
     problem = rows[0]["problem"]
     if problem is not None:
         return Opened(problem=problem)
-    columns = parquet_schema().names
-    return Opened(rows=tuple(NewRow(row={name: row[name] for name in columns}, digest=row["digest"]) for row in rows))
+    return Opened(rows=tuple(NewRow(row={name: row[name] for name in ROW.names}, digest=row["digest"]) for row in rows))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from infosam.frozen import FrozenEncodings
 from infosam.materials import Materials, load_materials
 from infosam.objective import information, objective, values_of
 from infosam.optimisation import descend, learning_rate, make_optimizer
+from infosam.processor import bf16_instructions
 from infosam.run_state import RunState, best_checkpoint, checkpoint_folder, load_latest, save_epoch
 from infosam.sam.encoder import encode, forget_graphs
 from infosam.sam.forward import Tokens, decode, decode_tokens
@@ -36,8 +37,6 @@ from infosam.student import Student, build_student
 
 __all__ = ["EpochReport", "Materials", "best_checkpoint", "load_materials", "train"]
 
-BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
-"""Of processors that multiply bfloat16 faster than float32."""
 Unit = tuple[int, ...]  # rows of the train split that show one image
 
 
@@ -297,5 +296,4 @@ def uses_bf16(config: TrainConfig, device: torch.device) -> bool:
     """Whether forward passes run in bfloat16; `auto` asks whether the device multiplies matrices of it faster."""
     if config.precision != "auto":
         return config.precision == "bf16"
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions of torch
-    return device.type == "cuda" or any(capabilities.get(name, False) for name in BF16_INSTRUCTIONS)
+    return device.type == "cuda" or bool(bf16_instructions())

@@ -15,19 +15,27 @@ from infosam.data import fetch_commands, growing_commands, remote_commands
 from infosam.data.card import Split
 from infosam.data.console import progress, show_card, show_notes
 from infosam.data.source_options import (
+    AllowEmpty,
     AxisOption,
     BandsOption,
     Classes,
+    Domain,
     Group,
     ImageColumn,
     Instances,
     MaskColumn,
+    NewSet,
+    NewSplits,
     OverlapOption,
+    Overwrite,
     SlicesOption,
     Source,
+    SplitSeed,
+    Stratify,
     TileOption,
     WindowOption,
     part_options,
+    read_options,
 )
 from infosam.errors import DataError
 
@@ -83,16 +91,14 @@ def _data() -> None:
 @app.command("import", help=IMPORT_HELP)
 def import_command(
     source: Source,
-    domain: Annotated[str, typer.Option(help="Name of the domain, such as polyp; champions are found by it.")],
-    out: Annotated[Path, typer.Option(help="New folder for the data set.")],
-    seed: Annotated[int, typer.Option(min=0, help="Draws splits that SRC lacks.")] = 0,
+    domain: Domain,
+    out: NewSet,
+    seed: SplitSeed = 0,
     classes: Classes = None,
     instances: Instances = False,
     group: Group = None,
-    stratify: Annotated[
-        bool, typer.Option("--stratify", help="Drawn splits get small and large objects alike.")
-    ] = False,
-    new_splits: Annotated[bool, typer.Option("--new-splits", help="Forget the splits of SRC and draw all.")] = False,
+    stratify: Stratify = False,
+    new_splits: NewSplits = False,
     image_column: ImageColumn = "image",
     mask_column: MaskColumn = "label",
     bands: BandsOption = None,
@@ -101,23 +107,22 @@ def import_command(
     slices: SlicesOption = "labelled",
     tile: TileOption = None,
     overlap: OverlapOption = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another data set at --out.")] = False,
-    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Keep images whose mask is empty.")] = False,
+    overwrite: Overwrite = False,
+    allow_empty: AllowEmpty = False,
 ) -> None:
     """Imports with progress, then says what is in the data set."""
     from infosam.data.manifest import Splitting
-    from infosam.data.pairs import MaskChoice, ReadOptions
     from infosam.data.store import import_dataset  # takes seconds (torch, pyarrow), and every --help would pay them
 
     messages = Console(stderr=True)
-    choice = MaskChoice(classes=tuple(classes or ()), instances=instances)
     parts = part_options(bands, window, axis, slices, tile, overlap)
+    options = read_options(classes, parts, image_column=image_column, mask_column=mask_column, instances=instances)
     with progress(messages, "Checking and storing") as bar:
         card = import_dataset(
             source,
             domain=domain,
             out=out,
-            options=ReadOptions(choice=choice, parts=parts, image_column=image_column, mask_column=mask_column),
+            options=options,
             splitting=Splitting(seed=seed, group=group, stratify=stratify, anew=new_splits),
             progress=bar,
             overwrite=overwrite,
@@ -151,12 +156,10 @@ def check_command(
     """Checks with progress, shows what was found, and leaves with exit code 2 if there are errors."""
     from infosam.data.check.page import counts, show_report, write_page
     from infosam.data.check.run import check_source
-    from infosam.data.pairs import MaskChoice, ReadOptions
 
     messages = Console(stderr=True)
-    choice = MaskChoice(classes=tuple(classes or ()))
     parts = part_options(bands, window, axis, slices, tile, overlap)
-    options = ReadOptions(choice=choice, parts=parts, image_column=image_column, mask_column=mask_column)
+    options = read_options(classes, parts, image_column=image_column, mask_column=mask_column)
     with progress(messages, "Checking") as bar:
         report = check_source(source, options, group=group, allow_empty=allow_empty, mask_px=mask_px, progress=bar)
     if fix is not None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from infosam.data.card import Split
 from infosam.data.console import progress, show_card, show_notes
 from infosam.data.source_options import (
+    AllowEmpty,
     AxisOption,
     BandsOption,
     Classes,
@@ -21,9 +22,12 @@ from infosam.data.source_options import (
     OverlapOption,
     SlicesOption,
     Source,
+    SplitSeed,
+    Stratify,
     TileOption,
     WindowOption,
     part_options,
+    read_options,
 )
 
 
@@ -36,14 +40,12 @@ def add_to(app: typer.Typer) -> None:
 def append_command(
     source: Source,
     to: Annotated[Path, typer.Option(help="Data set that they are added to.")],
-    seed: Annotated[int, typer.Option(min=0, help="Draws splits that SRC lacks.")] = 0,
+    seed: SplitSeed = 0,
     split: Annotated[Split | None, typer.Option(help="Split of new images for which SRC says none.")] = None,
     classes: Classes = None,
     instances: Instances = False,
     group: Group = None,
-    stratify: Annotated[
-        bool, typer.Option("--stratify", help="Drawn splits get small and large objects alike.")
-    ] = False,
+    stratify: Stratify = False,
     image_column: ImageColumn = "image",
     mask_column: MaskColumn = "label",
     bands: BandsOption = None,
@@ -52,7 +54,7 @@ def append_command(
     slices: SlicesOption = "labelled",
     tile: TileOption = None,
     overlap: OverlapOption = 0,
-    allow_empty: Annotated[bool, typer.Option("--allow-empty", help="Keep images whose mask is empty.")] = False,
+    allow_empty: AllowEmpty = False,
 ) -> None:
     """Check new images and masks and add them to a data set; what it holds is not written again.
 
@@ -62,16 +64,15 @@ def append_command(
     """
     from infosam.data.growing import append
     from infosam.data.manifest import Splitting
-    from infosam.data.pairs import MaskChoice, ReadOptions
 
     messages = Console(stderr=True)
-    choice = MaskChoice(classes=tuple(classes or ()), instances=instances)
     parts = part_options(bands, window, axis, slices, tile, overlap)
+    options = read_options(classes, parts, image_column=image_column, mask_column=mask_column, instances=instances)
     with progress(messages, "Checking and storing") as bar:
         grown = append(
             source,
             to,
-            options=ReadOptions(choice=choice, parts=parts, image_column=image_column, mask_column=mask_column),
+            options=options,
             splitting=Splitting(seed=seed, group=group, stratify=stratify),
             split=split,
             allow_empty=allow_empty,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from infosam.data.pairs import PartOptions
+from infosam.data.pairs import MaskChoice, PartOptions, ReadOptions
 from infosam.errors import ConfigError
 
 MIN_TILE_PX = 16
@@ -29,6 +29,14 @@ Group = Annotated[
     typer.Option(help="Column, or pattern over image paths such as 'patient(\\d+)': a group is never in two splits."),
 ]
 
+Domain = Annotated[str, typer.Option(help="Name of the domain, such as polyp; champions are found by it.")]
+NewSet = Annotated[Path, typer.Option(help="New folder for the data set.")]
+SplitSeed = Annotated[int, typer.Option(min=0, help="Draws splits that SRC lacks.")]
+Stratify = Annotated[bool, typer.Option("--stratify", help="Drawn splits get small and large objects alike.")]
+NewSplits = Annotated[bool, typer.Option("--new-splits", help="Forget the splits of SRC and draw all.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another data set at --out.")]
+AllowEmpty = Annotated[bool, typer.Option("--allow-empty", help="Keep images whose mask is empty.")]
+
 BandsOption = Annotated[
     str | None, typer.Option("--bands", metavar="R,G,B", help="Bands shown, from 1: three, or one for grey.")
 ]
@@ -42,6 +50,14 @@ TileOption = Annotated[
     int | None, typer.Option("--tile", metavar="PX", help="Cut scenes and pictures larger than this into tiles.")
 ]
 OverlapOption = Annotated[int, typer.Option("--overlap", metavar="PX", help="What neighbouring tiles share.")]
+
+
+def read_options(
+    classes: list[str] | None, parts: PartOptions, *, image_column: str, mask_column: str, instances: bool = False
+) -> ReadOptions:
+    """What the user said of a source."""
+    choice = MaskChoice(classes=tuple(classes or ()), instances=instances)
+    return ReadOptions(choice=choice, parts=parts, image_column=image_column, mask_column=mask_column)
 
 
 def part_options(

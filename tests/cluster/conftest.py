@@ -11,12 +11,11 @@ from functools import cache
 from pathlib import Path
 
 import machines
-import numpy as np
 import pytest
 import ray
 import servers
 from machines import Machine, Network
-from PIL import Image
+from square_set import import_square
 
 from infosam.config import RunConfig, validate
 from infosam.data.store import import_dataset
@@ -49,16 +48,7 @@ def plain() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def square(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of one picture for each split, for trainings that do not look at it."""
-    source = tmp_path_factory.mktemp("square")
-    picture = np.zeros((16, 16, 3), np.uint8)
-    for number, split in enumerate(("train", "val", "test")):
-        picture[4:12, 4 : 9 + number] = 255
-        Image.fromarray(picture).save(source / f"{number}.png")
-        Image.fromarray(picture[..., 0]).save(source / f"{number}-mask.png")
-        (source / f"{split}.csv").write_text(f"image,label\n{number}.png,{number}-mask.png\n")
-    out = tmp_path_factory.mktemp("imported") / "square"
-    import_dataset(source, domain="square", out=out)
-    return out
+    return import_square(tmp_path_factory.mktemp("square"), tmp_path_factory.mktemp("imported") / "square")
 
 
 @pytest.fixture(scope="session")

@@ -12,14 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 from ray.cluster_utils import Cluster
 from rich.console import Console
+from square_set import import_square
 
-from infosam.data.store import import_dataset
 from tune.config import SweepConfig, parse_sweep_config
 from tune.event_log import NAME, read_events
 from tune.events import Event
@@ -65,16 +63,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One picture for each split, which nobody learns from."""
-    source = tmp_path_factory.mktemp("square")
-    picture = np.zeros((16, 16, 3), np.uint8)
-    for number, split in enumerate(("train", "val", "test")):
-        picture[4:12, 4 : 9 + number] = 255
-        Image.fromarray(picture).save(source / f"{number}.png")
-        Image.fromarray(picture[..., 0]).save(source / f"{number}-mask.png")
-        (source / f"{split}.csv").write_text(f"image,label\n{number}.png,{number}-mask.png\n")
-    out = tmp_path_factory.mktemp("imported") / "square"
-    import_dataset(source, domain="square", out=out)
-    return out
+    return import_square(tmp_path_factory.mktemp("square"), tmp_path_factory.mktemp("imported") / "square")
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from infosam.data import shards
+from infosam.data.store import import_dataset
+
 
 def picture(height: int, width: int, seed: int) -> NDArray[np.uint8]:
     """Noise, so that no two pictures are alike."""
@@ -76,3 +79,12 @@ def folder_set(tmp_path: Path, write_pair: Callable[..., None]) -> Path:
     for number in range(20):
         write_pair(source, f"photo {number}")
     return source
+
+
+@pytest.fixture
+def sharded_set(csv_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data set of `csv_set` in three files."""
+    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 4)
+    monkeypatch.setattr(shards, "SHARD_MIB", 0)
+    import_dataset(csv_set, domain="squares", out=tmp_path / "set")
+    return tmp_path / "set"

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from infosam import cli
-from infosam.data import pushing, shards
+from infosam.data import pushing
 from infosam.data.card import read_card
 from infosam.data.growing import append, resplit
 from infosam.data.pushing import push
@@ -20,12 +20,9 @@ BUCKET = "memory://shelf/set"
 
 
 @pytest.fixture
-def made(csv_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def made(sharded_set: Path) -> Iterator[Path]:
     """A data set of three files; the bucket is emptied afterwards."""
-    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 4)
-    monkeypatch.setattr(shards, "SHARD_MIB", 0)
-    import_dataset(csv_set, domain="squares", out=tmp_path / "set")
-    yield tmp_path / "set"
+    yield sharded_set
     memory: Any = fsspec.filesystem("memory")
     if memory.exists("/shelf"):
         memory.rm("/shelf", recursive=True)

@@ -9,25 +9,22 @@ import fsspec
 import pytest
 
 from infosam import cli
-from infosam.data import remote, shards
+from infosam.data import remote
 from infosam.data.card import read_card
 from infosam.data.growing import resplit
 from infosam.data.remote import local_copy
-from infosam.data.store import import_dataset, open_dataset
+from infosam.data.store import open_dataset
 from infosam.errors import DataError
 
 BUCKET = "memory://bucket/set"
 
 
 @pytest.fixture
-def stored(csv_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def stored(sharded_set: Path) -> Iterator[Path]:
     """A data set of three files that also lies in the bucket."""
-    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 4)
-    monkeypatch.setattr(shards, "SHARD_MIB", 0)
-    import_dataset(csv_set, domain="squares", out=tmp_path / "set")
     memory: Any = fsspec.filesystem("memory")
-    memory.put(str(tmp_path / "set"), "/bucket/set", recursive=True)
-    yield tmp_path / "set"
+    memory.put(str(sharded_set), "/bucket/set", recursive=True)
+    yield sharded_set
     memory.rm("/bucket", recursive=True)
 
 
