@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import time
@@ -67,7 +68,23 @@ def ray_session(address: str | None = None, *, verbose: bool = False) -> Iterato
     try:
         yield
     finally:
-        ray.shutdown()
+        with _garbage_kept():
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """No reference to one of Ray's objects is collected here: Ray ends the whole process, with exit code 1, when any
+    thread drops one between the end of its core and that of its session, and another thread's allocation is enough to
+    set off the collector. What there is by now is collected before."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _connect(address: str, options: Mapping[str, Any]) -> None:
