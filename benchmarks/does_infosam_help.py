@@ -46,6 +46,8 @@ from infosam.evaluation import PROMPTS, PROTOCOL
 
 NAME = "does-infosam-help"
 IMAGE_PX, EPOCHS, SEEDS, MOST_SEEDS = 128, 10, 3, 5
+PRECISION = "bf16"
+"""Not `auto`: runs may be made on several machines, and what their processors have must not come between the arms."""
 QUICK_PX, QUICK_EPOCHS, QUICK_SEEDS = 64, 1, 2
 
 
@@ -145,7 +147,7 @@ def _study(arguments: argparse.Namespace, work: Path) -> Study:
     quick = arguments.quick
     common = {
         "model": {"image_px": QUICK_PX if quick else IMAGE_PX},
-        "train": {"epochs": QUICK_EPOCHS if quick else EPOCHS, "device": "cpu"},
+        "train": {"epochs": QUICK_EPOCHS if quick else EPOCHS, "device": "cpu", "precision": PRECISION},
     }
     rates = RATES[:2] if quick else RATES
     settings = {"common": common, "overrides": arguments.overrides, "rates": list(rates)}
