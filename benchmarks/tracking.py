@@ -288,10 +288,10 @@ def measure(store: str, folder: Path, trials: int) -> Mapping[str, Any]:
         "store": store.partition(":")[0].partition("+")[0],
         "requests_per_trial": ours,
         "requests_per_trial_stock": stock_requests,
-        "ratio_requests": stock_requests / ours,
+        "ratio_requests": ours / stock_requests,
         "seconds_per_trial": ours_s,
         "seconds_per_trial_stock": stock_s,
-        "ratio_seconds": stock_s / ours_s,
+        "ratio_seconds": ours_s / stock_s,
         "seconds_until_written_per_trial": seconds / trials,
         "mismatches": len(wrong),
     }
