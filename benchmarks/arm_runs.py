@@ -142,6 +142,25 @@ class ArmRuns:
         self.drop(job)
         return known
 
+    def take_over(self, other: Path) -> list[Job]:
+        """Copies finished runs, with their test scores, of another folder that would be trained just the same here, and
+        tells which."""
+        known = other / "settings.json"
+        if not known.is_file():
+            raise SystemExit(f"{other}: no comparison was made there; --known wants the --work of one")
+        theirs = ArmRuns(other, json.loads(known.read_text(encoding="utf-8")))
+        taken = []
+        for file in sorted((other / "runs").rglob("*.json")):
+            run = json.loads(file.read_text(encoding="utf-8"))
+            job = Job(**run["job"])
+            if config_of(job, **theirs._recipe) == config_of(job, **self._recipe) and self.trained(job) is None:
+                tested = theirs.tested(job)
+                if tested is not None:
+                    self._write("test", job, asdict(tested))
+                self._write("runs", job, run)
+                taken.append(job)
+        return taken
+
     def _test(self, job: Job, domain: Domain) -> Scored:
         folder = self._checkpoints(job)
         best = best_checkpoint(folder)

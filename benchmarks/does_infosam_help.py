@@ -1,7 +1,7 @@
 """Do the information terms help? LoRA and adapter with and without them, beside feature distillation and decoder only.
 
     python benchmarks/does_infosam_help.py [--data FOLDER] [--work FOLDER] [--out FOLDER] [--hours H]
-                                           [--domains D ...] [--arms A ...] [--quick] [a.b=c ...]
+                                           [--domains D ...] [--arms A ...] [--known WORK] [--quick] [a.b=c ...]
 
 Domains lie in --data (default: INFOSAM_TEST_DATA) as folders of images, masks and lists. In each, every arm is trained
 with the same learning rates under seed 0. Validation (Dice with a box) chooses one, and with it the arm trains under
@@ -11,11 +11,13 @@ to --most-seeds. A gain is the difference per image of scores averaged over seed
 
 Each finished run is a file in --work and is not trained again: stop it when you like (or after --hours) and start it
 again. Two of them may work on different --domains at once, and one over all of them sums up. --out gets figures
-(dated JSON), scores of single images and metrics of every epoch (Parquet), and a picture (SVG).
+(dated JSON), scores of single images and metrics of every epoch (Parquet), and pictures (SVG): gains, and the bits in
+the relations by epoch.
 
 A canvas of 128 px and 10 epochs are there to keep it affordable. Settings `a.b=c` change all arms, `info.*` only those
-with information terms; such a result has them in its name. --quick trains all arms on a made-up domain for one epoch.
-The last line is one JSON object of figures.
+with information terms; such a result has them in its name, and --known names the --work of another comparison whose
+runs of arms that are the same there are taken over. --quick trains all arms on a made-up domain for one epoch. The last
+line is one JSON object of figures.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from arm_runs import ArmRuns, Domain
 from arm_study import Study
 from compared_arms import ARMS, PAIRS, POOLED, QUESTION, RATES, Job, Pair, config_of
 from gain_figure import draw_gains
+from information_curves import draw_information, information_curves
 from results_file import publish
 from rich.console import Console
 from rich.table import Table
@@ -91,6 +94,7 @@ def figures_of(study: Study) -> dict[str, Any]:
         "hours": round(sum(run.seconds for run in done) / 3600, 2),
         "domains": domains,
         "gains": {str(pair): _gains(scores, pair) for pair in study.pairs(PAIRS)},
+        "information": _information(study),
     }
 
 
@@ -100,7 +104,10 @@ def write(study: Study, out: Path, name: str) -> None:
     scores.write(out / f"{name}.parquet", settings)
     write_epochs(study.trained(), out / f"{name}-epochs.parquet", settings)
     draw_gains(scores, study.pairs(QUESTION), out / f"{name}.svg")
-    publish(out, name, figures_of(study))
+    figures = figures_of(study)
+    for arm in dict.fromkeys(arm for arms in figures["information"].values() for arm in arms):
+        draw_information(figures["information"], arm, out / f"{name}-{arm.replace('+', '-')}-bits.svg")
+    publish(out, name, figures)
 
 
 def show(study: Study) -> None:
@@ -127,6 +134,18 @@ def _gains(scores: ArmScores, pair: Pair) -> dict[str, Any]:
         gains = {domain: scores.gain(pair, prompt, domain) for domain in scores.domains}
         gains[POOLED] = scores.pooled(pair, prompt)
         found[prompt] = {where: gain.figures() for where, gain in gains.items() if gain is not None}
+    return found
+
+
+def _information(study: Study) -> dict[str, Any]:
+    """Curves of the runs that were scored on test, by domain and arm."""
+    found: dict[str, Any] = {}
+    for domain in study.domains:
+        for arm in study.arms:
+            jobs = {run.job for run in study.scores().runs(domain.name, arm)}
+            curves = information_curves([run for run in study.trained() if run.job in jobs], domain.name, arm)
+            if curves is not None:
+                found.setdefault(domain.name, {})[arm] = curves
     return found
 
 
@@ -157,6 +176,9 @@ def _study(arguments: argparse.Namespace, work: Path) -> Study:
         folders = made_up(work, image_px=QUICK_PX, test=6)
     else:
         folders = imported(arguments.data, arguments.domains, work)
+    runs = ArmRuns(work / "arms", settings)
+    if arguments.known is not None:
+        runs.take_over(arguments.known / "arms")
     return Study(
         domains=[Domain(name, folder, model) for name, folder in folders.items()],
         arms=arguments.arms,
@@ -165,7 +187,7 @@ def _study(arguments: argparse.Namespace, work: Path) -> Study:
         seeds=QUICK_SEEDS if quick else SEEDS,
         most_seeds=QUICK_SEEDS if quick else max(SEEDS, arguments.most_seeds),
         settings=settings,
-        runs=ArmRuns(work / "arms", settings),
+        runs=runs,
     )
 
 
@@ -177,6 +199,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--work", type=Path, help="of data, runs and scores; default: infosam-runs/does-infosam-help")
     parser.add_argument("--out", type=Path, default=None, help="default: results, for all domains")
+    parser.add_argument("--known", type=Path, help="--work of an earlier comparison under other settings")
     parser.add_argument("--hours", type=float, default=1000.0, help="start no run after so long")
     parser.add_argument("--most-seeds", type=int, default=MOST_SEEDS)
     parser.add_argument("--quick", action="store_true", help="all arms on a made-up domain")

@@ -14,7 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compared_arms import PAIRS, POOLED, QUESTION
+from compared_arms import PAIRS, POOLED, QUESTION, Pair
+from information_curves import CURVES
+
+from infosam.evaluation import PROMPTS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -94,7 +97,7 @@ def gains(results: Path) -> str:
     figures = found["figures"]
     names = list(figures["domains"])
     lines = []
-    for prompt in ("box", "none"):
+    for prompt in PROMPTS:
         lines += [f"Gain in points of test Dice, prompt `{prompt}`, with 95 % interval over images:", ""]
         lines += _head(["pair", *names, POOLED])
         for pair in PAIRS:
@@ -111,6 +114,52 @@ def gains(results: Path) -> str:
         lines.append("")
     lines += [f"![Gains of the information terms](../benchmarks/results/{HELP}.svg)", "", _origin(found)]
     return "\n".join(lines)
+
+
+def information(results: Path) -> str:
+    """Bits in the relations at the first and at the last epoch."""
+    found = newest(results, HELP)
+    if found is None:
+        return LACKING
+    curves = found["figures"]["information"]
+    arms = list(dict.fromkeys(arm for by_arm in curves.values() for arm in by_arm))
+    lines = _head(["arm", "domain", *(f"{title}, bits" for title in CURVES.values())])
+    for arm in arms:
+        for domain, by_arm in curves.items():
+            ends = (f"{by_arm[arm][name][0]:.2f} to {by_arm[arm][name][-1]:.2f}" for name in CURVES)
+            lines.append(_row([arm, domain, *ends]))
+    pictures = [f"![Bits of {arm}](../benchmarks/results/{HELP}-{arm.replace('+', '-')}-bits.svg)" for arm in arms]
+    return "\n".join([*lines, "", *pictures])
+
+
+def variants(results: Path) -> str:
+    """The question asked again under other settings: gains over all domains."""
+    found = {HELP: newest(results, HELP), **{name: newest(results, name) for name in _names_of_variants(results)}}
+    told = {name: one for name, one in found.items() if one is not None}
+    if not told:
+        return LACKING
+    lines = _head(["settings", "pair", "bits shared in the last epoch", *(f"prompt {one}" for one in PROMPTS)])
+    for one in told.values():
+        figures = one["figures"]
+        settings = " ".join(f"`{setting}`" for setting in figures["settings"]["overrides"]) or "as above"
+        for pair in QUESTION:
+            row = figures["gains"].get(str(pair))
+            if row is not None:
+                lines.append(
+                    _row([settings, str(pair), _shared(figures, pair), *(_gain(row[one][POOLED]) for one in PROMPTS)])
+                )
+    return "\n".join([*lines, "", *(_origin(one) for name, one in told.items() if name != HELP)])
+
+
+def _names_of_variants(results: Path) -> list[str]:
+    return sorted({file.stem[len("2000-01-01-") :] for file in results.glob(f"????-??-??-{HELP}-*.json")})
+
+
+def _shared(figures: Mapping[str, Any], pair: Pair) -> str:
+    """Lowest and highest of the domains."""
+    name = "info/mutual_information"
+    last = [arms[pair.ours][name][-1] for arms in figures["information"].values() if pair.ours in arms]
+    return f"{min(last):.2f} to {max(last):.2f}"
 
 
 def in_short(results: Path) -> str:
@@ -131,7 +180,14 @@ def in_short(results: Path) -> str:
     return "\n".join(lines) or LACKING
 
 
-QUOTES = {"evidence": in_short, "search-quality": searches, "chosen-defaults": defaults, "does-infosam-help": gains}
+QUOTES = {
+    "evidence": in_short,
+    "search-quality": searches,
+    "chosen-defaults": defaults,
+    "does-infosam-help": gains,
+    "information": information,
+    "variants": variants,
+}
 
 
 def _ratio(figures: Mapping[str, Any]) -> str:

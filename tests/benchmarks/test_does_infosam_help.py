@@ -39,6 +39,10 @@ def test_all_arms_are_compared_and_published(quick: Quick, tmp_path: Path) -> No
     assert texts == {"domain", "arm", "prompt", "commit", "machine"}  # no names of images
     assert pq.read_table(tmp_path / "does-infosam-help-epochs.parquet").num_rows == found["runs"]
     assert "<svg" in (tmp_path / "does-infosam-help.svg").read_text()
+    curves = found["information"]["spores"]
+    assert {*curves} == {"lora+infosam", "adapter+infosam"}
+    assert all(0 <= bits <= 2 for curve in curves["lora+infosam"].values() for bits in curve)  # batches of 4
+    assert "<svg" in (tmp_path / "does-infosam-help-lora-infosam-bits.svg").read_text()
 
 
 def test_missing_data_are_named_before_anything_is_written(tmp_path: Path) -> None:
@@ -111,6 +115,20 @@ def test_other_settings_need_another_folder(tmp_path: Path) -> None:
     ArmRuns(tmp_path, {"common": COMMON, "overrides": [], "rates": [1e-3]})
     with pytest.raises(SystemExit, match="--work"):
         ArmRuns(tmp_path, {"common": COMMON, "overrides": [], "rates": [2e-3]})
+
+
+def test_runs_that_would_be_the_same_are_taken_over_with_their_scores(spores: Domain, tmp_path: Path) -> None:
+    arms = ["decoder", "lora+infosam"]
+    assert study_of(spores, tmp_path / "first", arms=arms, seeds=1, most_seeds=1).carry_out(lambda: False)
+    settings = {"common": COMMON, "overrides": ["info.compression=0.1"], "rates": [1e-4, 1e-3]}
+    runs = ArmRuns(tmp_path / "second", settings)
+    taken = runs.take_over(tmp_path / "first")
+    assert {job.arm for job in taken} == {"decoder"}
+    assert len(taken) == 2
+    assert sum(runs.tested(job) is not None for job in taken) == 1
+    assert runs.take_over(tmp_path / "first") == []
+    with pytest.raises(SystemExit, match="no comparison was made there"):
+        runs.take_over(tmp_path / "third")
 
 
 def scored(arm: str, seed: int, dice: list[float], domain: str) -> Scored:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from information_curves import CURVES
 from quote_results import FILES, LACKING, QUOTES, RESULTS, newest, quoted
 
 
@@ -80,3 +81,22 @@ def test_searches_are_quoted_with_what_they_were_replayed_on(tmp_path: Path) -> 
     choice = QUOTES["chosen-defaults"](tmp_path)
     assert "| **a** | 12.5 | 100% |" in choice
     assert "| `optim.lr` | 0.0001 to 0.001, median 0.0002 |" in choice
+
+
+def test_variants_stand_beside_the_comparison_with_the_bits_that_were_left(tmp_path: Path) -> None:
+    pair = "lora+infosam - lora"
+
+    def figures(overrides: list[str], mean: float, bits: float) -> dict[str, Any]:
+        curve = {name: [1.0, bits] for name in CURVES}
+        return {
+            "settings": {"overrides": overrides},
+            "gains": {pair: {prompt: {"pooled": gain(mean, mean, mean)} for prompt in PROMPTS}},
+            "information": {"dots": {"lora+infosam": curve}, "rings": {"lora+infosam": curve}},
+        }
+
+    write(tmp_path, "does-infosam-help", figures([], -0.01, 0.0))
+    write(tmp_path, "does-infosam-help-info.compression-0.03", figures(["info.compression=0.03"], 0.02, 0.75))
+    told = QUOTES["variants"](tmp_path)
+    assert f"| as above | {pair} | 0.00 to 0.00 | -1.0" in told
+    assert f"| `info.compression=0.03` | {pair} | 0.75 to 0.75 | +2.0" in told
+    assert "| lora+infosam | rings | 1.00 to 0.00 |" in QUOTES["information"](tmp_path)
