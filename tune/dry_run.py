@@ -240,7 +240,12 @@ def remarks(results: Sequence[DryRun]) -> list[str]:
             if bound is not None and bound < needed:
                 lines.append(f"[yellow]budget.{name} = {bound:g} ends the search{whose} before all trials[/]")
     result = results[0]
-    if result.config.scheduler.kind == "median" or result.config.scheduler.plateau_epochs:
+    stopping, epochs = result.config.scheduler, result.config.run.train.epochs
+    if stopping.kind != "none" and stopping.grace_epochs >= epochs:
+        lines.append(
+            f"No trial is stopped early: it has {epochs} epochs, scheduler.grace_epochs is {stopping.grace_epochs}."
+        )
+    if stopping.kind == "median" or stopping.plateau_epochs:
         lines.append("Trials may be stopped earlier than that, so the time is an upper bound.")
     lines.append(
         "Measured with one trial alone; trials that share a processor, GPU or disk are slower. Nothing was recorded."

@@ -29,7 +29,7 @@ def make_scheduler(config: SchedulerConfig, epochs: int) -> TrialScheduler:
         metric=OBJECTIVE,
         mode="max",
         max_t=epochs,
-        grace_period=config.grace_epochs,
+        grace_period=min(config.grace_epochs, epochs),
         reduction_factor=config.reduction,
     )
 

@@ -19,7 +19,6 @@ from tune.console import wide_console
 
 SIZES = get_args(Size)
 OWN_WEIGHTS = "vit_nano"  # the one size that needs no file
-DEFAULT_GRACE = 2
 
 INIT_HELP = """Write a sweep file: every key with its meaning, and your answers to a few questions.
 
@@ -57,13 +56,11 @@ def init(
     domains = [read_card(folder).domain for folder in folders]
     size = ask(f"SAM to adapt ({', '.join(SIZES)})", model, OWN_WEIGHTS)
     weights = None if size == OWN_WEIGHTS else ask(f"Weights file of {size}", checkpoint, Path(f"sam_{size}.pth"))
-    length = ask("Epochs of each", epochs, 10)
     answers = {
         "run.model.name": size,
         "run.model.checkpoint": None if weights is None else str(weights),
+        "run.train.epochs": ask("Epochs of each", epochs, 10),
         "search.trials": ask("Configurations to try", trials, 16),
-        "run.train.epochs": length,
-        "scheduler.grace_epochs": min(DEFAULT_GRACE, max(1, length)),
         "budget.hours": ask("Hours the search may take (0: no limit)", hours, 0.0) or None,
         "resources.gpus_per_worker": ask("GPUs for each trial (0: train on the processor)", gpus, 0.0),
     }

@@ -81,7 +81,7 @@ def test_overrides_reach_run_search_and_paths_of_the_space() -> None:
         ({"search": {"points": [{"optim.lr": 1e-3}, {"optim.lr": 3}]}}, "points[1]: optim.lr: 3 is outside"),
         ({"resources": {"workers_per_trial": 3}}, "batch_size = 4 must be a multiple of 3"),
         ({"resources": {"slots": 0}}, "must be >= 1 or auto"),
-        ({"scheduler": {"grace_epochs": 11}}, "scheduler.grace_epochs must be <= run.train.epochs (10)"),
+        ({"scheduler": {"grace_epochs": 0}}, "scheduler.grace_epochs"),
         ({"run": {"train": {"device": "cuda"}}}, "resources.gpus_per_worker is 0"),
         ({"name": "../elsewhere"}, "name"),
         ({"scheduler": {"kind": "pbt"}}, "scheduler.kind: pbt: population-based training is not offered: it pauses"),

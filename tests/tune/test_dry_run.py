@@ -55,6 +55,12 @@ class TestEstimate:
         result = planned(changed(sweep_config, "search.trials=1", "scheduler.kind=none"))
         assert result.search_s == 5.0 + 100
 
+    def test_trials_too_short_to_be_stopped_are_told(self, sweep_config: SweepConfig) -> None:
+        short = changed(sweep_config, "run.train.epochs=3", "scheduler.grace_epochs=4")
+        told = "No trial is stopped early: it has 3 epochs, scheduler.grace_epochs is 4."
+        assert told in remarks([planned(short)])
+        assert told not in remarks([planned(changed(short, "scheduler.kind=none"))])
+
     def test_a_budget_that_ends_the_search_is_told(self, sweep_config: SweepConfig) -> None:
         lines = remarks([planned(changed(sweep_config, "budget.hours=0.001"))])
         assert "budget.hours = 0.001 ends the search" in lines[0]

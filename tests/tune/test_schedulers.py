@@ -37,6 +37,15 @@ def test_every_kind_has_its_scheduler(kind: str, expected: type) -> None:
     assert type(make_scheduler(SchedulerConfig.model_validate({"kind": kind}), 8)) is expected
 
 
+@pytest.mark.parametrize("kind", ["asha", "median"])
+def test_trials_shorter_than_the_grace_period_run_to_their_end(kind: str) -> None:
+    scheduler = make_scheduler(SchedulerConfig.model_validate({"kind": kind, "grace_epochs": 4}), 3)
+    for number in range(8):
+        scheduler.on_trial_add(None, OneTrial(f"t{number}"))
+    answers = {report(scheduler, f"t{number}", epoch, 0.9 - 0.1 * number) for epoch in (1, 2) for number in range(8)}
+    assert answers == {TrialScheduler.CONTINUE}
+
+
 def test_a_trial_below_the_median_of_running_means_is_stopped() -> None:
     """Against the rule written out, on random curves told epoch by epoch in turn."""
     rng = np.random.default_rng(0)

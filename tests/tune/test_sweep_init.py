@@ -52,7 +52,7 @@ def test_options_are_not_asked_for(dataset: Path, tmp_path: Path) -> None:
     assert call("init", str(out), *options, "--yes").exit_code == 0
     config = load_sweep_config(out)
     assert (config.run.model.name, config.run.model.checkpoint) == ("vit_b", Path("sam_b.pth"))
-    assert (config.scheduler.grace_epochs, config.resources.gpus_per_worker, config.search.trials) == (1, 0.5, 16)
+    assert (config.run.train.epochs, config.resources.gpus_per_worker, config.search.trials) == (1, 0.5, 16)
     again = call("init", str(out), *options, "--yes")
     assert isinstance(again.exception, UserError)
     assert "is there already" in str(again.exception)

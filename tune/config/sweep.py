@@ -150,15 +150,6 @@ class SweepConfig(Strict):
             )
         return self
 
-    @model_validator(mode="after")
-    def _grace_fits(self) -> SweepConfig:
-        if self.scheduler.kind != "none" and self.scheduler.grace_epochs > self.run.train.epochs:
-            raise ValueError(
-                f"scheduler.grace_epochs must be <= run.train.epochs ({self.run.train.epochs}), got "
-                f"{self.scheduler.grace_epochs}: no trial would ever reach a rung"
-            )
-        return self
-
 
 def load_sweep_config(path: Path, overrides: Sequence[str] = ()) -> SweepConfig:
     """The sweep in a YAML file, with `a.b=c` overrides. Raises ConfigError with every problem."""
