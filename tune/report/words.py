@@ -26,6 +26,8 @@ REASONS: Mapping[StopReason, str] = {
 FEW_TRIALS = 8
 FEW_IMAGES = 30
 ERRORS = 5
+COLLAPSED_BITS = 0.1
+"""A relation with less entropy is the same for every image of a batch."""
 HOUR_S = 3600.0
 
 
@@ -151,6 +153,7 @@ def _on_search(record: Record, champion: TrialRecord) -> Iterator[str]:
     edges = [path for path, value in champion.values.items() if _is_at_edge(record, path, value)]
     if edges:
         yield f"The best trial lies at the edge of the range of {', '.join(edges)}: widen it there."
+    yield from _on_relation(record, champion)
     if len(record.contenders) < FEW_TRIALS:
         yield f"Trials with a score: only {len(record.contenders)}; search.trials=16 or more looks further."
     failed = sum(trial.end is not None and trial.end.state == "FAILED" for trial in record.ledger.trials.values())
@@ -158,6 +161,18 @@ def _on_search(record: Record, champion: TrialRecord) -> Iterator[str]:
         yield f"{failed} of {len(record.ledger.trials)} trials failed; see below why."
     if record.config.final.seeds == 1:
         yield "One seed says little about a configuration: final.top=3 and final.seeds=3 would rank the best by means."
+
+
+def _on_relation(record: Record, champion: TrialRecord) -> Iterator[str]:
+    weight = champion.values.get("info.distillation", record.config.run.info.distillation)
+    last = max(champion.epochs, key=lambda epoch: epoch.epoch)
+    left = last.values.get("info/entropy_teacher", math.inf)
+    if weight and left < COLLAPSED_BITS:
+        yield (
+            f"The relation that the best trial reads from the teacher ended at {left:.2f} bits: it is the same for "
+            "every image of a batch, so info.distillation had nothing left to teach. A smaller info.compression beside "
+            "info.distillation would keep it."
+        )
 
 
 def _still_rises(trial: TrialRecord) -> bool:

@@ -31,3 +31,16 @@ def test_a_setting_at_the_edge_of_its_range_is_named(tmp_path: Path) -> None:
     record = open_record(make_sweep(tmp_path / "polyp", trials=1, settings=space))
     told = words.recommendation(record, [])
     assert "The best trial lies at the edge of the range of peft.rank: widen it there." in told
+
+
+def test_a_relation_that_says_nothing_any_more_is_told(tmp_path: Path) -> None:
+    settings = {"space": {"optim.lr": {"log_uniform": [1e-6, 1e-1]}}}
+    record = open_record(make_sweep(tmp_path / "polyp", trials=1, settings=settings))
+    assert record.champion is not None
+    assert not [line for line in words.recommendation(record, []) if "info.compression" in line]
+    record.champion.epochs[-1].values["info/entropy_teacher"] = 0.018
+    told = [line for line in words.recommendation(record, []) if "info.compression" in line]
+    assert len(told) == 1
+    assert "ended at 0.02 bits" in told[0]
+    record.champion.values["info.distillation"] = 0.0
+    assert not [line for line in words.recommendation(record, []) if "info.compression" in line]
