@@ -112,8 +112,18 @@ def gains(results: Path) -> str:
             cells = (_mean(figures["domains"][name].get(arm), prompt) for name in names)
             lines.append(_row([arm.replace("_", "-"), *cells]))
         lines.append("")
+    lines += ["Peak learning rate that validation chose:", "", *_rates(figures["domains"]), ""]
     lines += [f"![Gains of the information terms](../benchmarks/results/{HELP}.svg)", "", _origin(found)]
     return "\n".join(lines)
+
+
+def _rates(domains: Mapping[str, Any]) -> list[str]:
+    lines = _head(["arm", *domains])
+    for arm in dict.fromkeys(arm for domain in domains.values() for arm in domain):
+        found = [domain.get(arm, {}).get("lr") for domain in domains.values()]
+        if any(found):
+            lines.append(_row([arm, *("" if rate is None else f"{rate:g}" for rate in found)]))
+    return lines
 
 
 def information(results: Path) -> str:
@@ -127,7 +137,7 @@ def information(results: Path) -> str:
     for arm in arms:
         for domain, by_arm in curves.items():
             ends = (f"{by_arm[arm][name][0]:.2f} to {by_arm[arm][name][-1]:.2f}" for name in CURVES)
-            lines.append(_row([arm, domain, *ends]))
+            lines.append(_row([arm, domain.replace("_", " "), *ends]))
     pictures = [f"![Bits of {arm}](../benchmarks/results/{HELP}-{arm.replace('+', '-')}-bits.svg)" for arm in arms]
     return "\n".join([*lines, "", *pictures])
 
