@@ -21,7 +21,7 @@ from tune.space import Choice, Space
 
 NAME = "chosen_defaults.yaml"
 TOLERANCE = 0.05
-GRACE_EPOCHS, REDUCTIONS = (1, 2, 4), (2.0, 3.0, 4.0)
+GRACE_EPOCHS, REDUCTIONS = (1, 2, 4, 6), (2.0, 3.0, 4.0)
 PORTFOLIOS = (1, 2, 3)
 """Sizes of sets of configurations to try first."""
 DIGITS = 3

@@ -63,12 +63,27 @@ def searches(results: Path) -> str:
         "",
         f"{_extent(figures)}. {_ratio(figures)}",
         "",
+        *_domains_apart(figures),
+        "",
         *(
             f"![Regret curves, {start} searches](../benchmarks/results/{SEARCHES}-{start}.svg)"
             for start in ("cold", "warm")
         ),
     ]
     return "\n".join([*lines, "", _origin(found)])
+
+
+def _domains_apart(figures: Mapping[str, Any]) -> list[str]:
+    """Medians of each domain alone: of random search and of the one that is shipped."""
+    shown = ("random cold", "tpe+asha cold", "tpe+asha warm")
+    lines = _head(["domain", "configurations that reach 99 %", *(f"{name}, median epochs" for name in shown), "ratio"])
+    for domain, row in figures["by_domain"].items():
+        total = figures["configurations"][domain]
+        epochs = (row["median_epochs_to_99"][name] for name in shown)
+        cells = [*("never" if one is None else f"{one:g}" for one in epochs), row["ratio_epochs_shipped_to_random"]]
+        reach = f"{row['configurations_that_reach']} of {total}"
+        lines.append(_row([domain.replace("_", " "), reach, *(str(cell) for cell in cells)]))
+    return lines
 
 
 def defaults(results: Path) -> str:

@@ -68,6 +68,12 @@ def test_searches_are_quoted_with_what_they_were_replayed_on(tmp_path: Path) -> 
         "searches": {"random cold": row(100.0), "tpe+asha warm": row(30.0), "gp cold": row(None)},
         "configurations": {"dots": 32, "rings": 30},
         "seeds": 50, "gp_seeds": 10, "slots": 4,
+        "by_domain": {
+            "dots": {
+                "configurations_that_reach": 3, "ratio_epochs_shipped_to_random": 0.3,
+                "median_epochs_to_99": {"random cold": 100.0, "tpe+asha cold": None, "tpe+asha warm": 30.0},
+            }
+        },
         "choice": {"points": {"chosen": "a", "candidates": candidates}},
         "best_configurations": {
             "peft.kind": {"lora": 3}, "optim.lr": {"low": 1e-4, "median": 2e-4, "high": 1e-3, "zero": 0},
@@ -78,6 +84,7 @@ def test_searches_are_quoted_with_what_they_were_replayed_on(tmp_path: Path) -> 
     assert "30 epochs to 99 % of the best known validation Dice, random search 100 (medians): 0.30 of them" in page
     assert "62 finished runs of 2 domains, 50 seeds (10 for GP), 4 slots" in page
     assert "| gp cold | never | 50% | 0.0100 |" in page
+    assert "| dots | 3 of 32 | 100 | never | 30 | 0.3 |" in page
     choice = QUOTES["chosen-defaults"](tmp_path)
     assert "| **a** | 12.5 | 100% |" in choice
     assert "| `optim.lr` | 0.0001 to 0.001, median 0.0002 |" in choice

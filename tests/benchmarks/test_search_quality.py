@@ -41,6 +41,9 @@ def test_searches_are_replayed_and_drawn(quick: Quick, tmp_path: Path) -> None:
     found = quick("search_quality", "--out", str(tmp_path))
     assert found["searches"].keys() == {f"{name} {start}" for name in SEARCHES for start in ("cold", "warm")}
     assert found["searches"]["random cold"]["share_reached"] == 1.0  # nothing is stopped, so the best is always found
+    for row in found["by_domain"].values():
+        assert row["configurations_that_reach"] >= 1  # the best itself
+        assert row["median_epochs_to_99"].keys() == found["searches"].keys()
     assert {file.name for file in tmp_path.glob("*.svg")} == {"search-quality-cold.svg", "search-quality-warm.svg"}
     published = json.loads(next(tmp_path.glob("*-search-quality.json")).read_text())
     assert published["figures"] == found
