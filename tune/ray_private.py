@@ -3,12 +3,15 @@ silence.
 
 Ray Train V2 makes a placement group of its own for its workers. When Tune kills a trial that group outlives it, and
 two trials can wait for each other's groups for ever. Inside the group Tune made for the trial, reservation is atomic
-and goes with the trial. tests/tune/test_ray_private.py holds these names and their behaviour against the installed
-Ray; the version pinned in pyproject.toml is one it accepts.
+and goes with the trial. Beside its workers a run has two more processes that each import half of Ray: a controller,
+which runs in the slot's own process here, and an actor at which workers wait for each other, which one does without.
+tests/tune/test_ray_private.py holds these names and their behaviour against the installed Ray; the version pinned in
+pyproject.toml is one it accepts.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from collections.abc import Mapping
@@ -21,10 +24,11 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 from ray.train.v2._internal.constants import ENABLE_PREEMPTION_WATCHER_ENV_VAR, get_env_vars_to_propagate
 from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import state as group_state
+from ray.train.v2._internal.execution.worker_group import worker_group
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 POLL_S = 0.5
 """How often the controller looks after its workers; reports do not pass through it."""
@@ -35,12 +39,30 @@ class _BorrowedGroup(DefaultPlacementGroupHandle):
         """Does nothing: the group belongs to Tune, which removes it with the slot."""
 
 
+class _NoBarrier:
+    """Stands for the actor class at which workers of Ray Train wait for each other: one has nobody to wait for."""
+
+    @classmethod
+    def options(cls, **_: Any) -> type[_NoBarrier]:
+        return cls
+
+    @classmethod
+    def remote(cls, **_: Any) -> _NoBarrier:
+        return cls()
+
+
 class _SlotWorkerGroup(WorkerGroup):
     def _create_placement_group(self, scaling_config: Any, worker_group_context: Any) -> DefaultPlacementGroupHandle:
         group = ray.util.get_current_placement_group()
         if group is None or len(group.bundle_specs) < worker_group_context.num_workers:
             raise RuntimeError(f"the slot's placement group is too small: {group and group.bundle_specs}")
         return _BorrowedGroup(group)
+
+    @staticmethod
+    def _get_worker_runtime_env(custom_runtime_env: Any) -> dict[str, Any]:
+        # A runtime environment, even an empty mapping of variables, costs a cold process; give one only if needed.
+        variables = get_env_vars_to_propagate()
+        return {"env_vars": variables} if variables else {}
 
 
 class _SlotController(TrainController):
@@ -76,19 +98,26 @@ class SlotTrainer(DataParallelTrainer):
         return [one for one in super()._create_default_callbacks() if not isinstance(one, dropped)]
 
     def _initialize_and_run_controller(self, **controller_kwargs: Any) -> Any:
-        # A runtime environment, even an empty mapping of variables, costs a cold process; give one only if needed.
-        variables = get_env_vars_to_propagate()
-        options: dict[str, Any] = {"runtime_env": {"env_vars": variables}} if variables else {}
-        group = ray.util.get_current_placement_group()
-        if group is None:
+        if ray.util.get_current_placement_group() is None:
             raise RuntimeError("a slot's worker group must be started inside a Tune trial's placement group")
-        strategy = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
-        controller_class: Any = ray.remote(num_cpus=0, scheduling_strategy=strategy, **options)(_SlotController)
         scaling: Any = self.scaling_config
+        if scaling.num_workers == 1:
+            _leave_out_barrier()
         controller_kwargs["scaling_policy"] = _HeldResources(scaling)
-        controller = controller_class.remote(**controller_kwargs)
-        ray.get(controller.run.remote())
-        return ray.get(controller.get_result.remote())
+        controller: Any = _SlotController(**controller_kwargs)
+        asyncio.run(controller.run())
+        return controller.get_result()
+
+
+def _leave_out_barrier() -> None:
+    """For this process, which is a slot's and has no other run of Ray Train."""
+    modules: Any = (worker_group, group_state)
+    modules[0].SynchronizationActor = _NoBarrier
+    modules[1]._shutdown_sync_actor = _end_barrier
+
+
+def _end_barrier(barrier: Any) -> None:
+    assert isinstance(barrier, _NoBarrier)
 
 
 def actor_of(trial: Any) -> Any:
@@ -104,7 +133,7 @@ def forgive(trial: Any) -> None:
 def hide_node_messages() -> None:
     """What Ray's nodes tell every driver goes to the logger `ray`, at level INFO, and not to standard output.
 
-    `ray.init(log_to_driver=False)` does not keep it away. A slot has five processes, most of them idle, and a node
+    `ray.init(log_to_driver=False)` does not keep it away. A slot has three processes, two of them idle, and a node
     that runs more than three for each of its cores says so again and again."""
     ray_worker.print_to_stdstream = _log
 

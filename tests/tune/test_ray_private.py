@@ -12,7 +12,10 @@ from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import state as group_state
+from ray.train.v2._internal.execution.worker_group import worker_group
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
+from ray.train.v2._internal.execution.worker_group.state import WorkerGroupState, WorkerGroupStateBuilder
 from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.train.v2.api.config import ScalingConfig
@@ -38,6 +41,28 @@ def test_the_worker_group_makes_its_placement_group_in_one_method() -> None:
 
 def test_the_controller_keeps_its_poll_interval_in_an_attribute() -> None:
     assert "self._health_check_interval_s" in inspect.getsource(TrainController.__init__)
+
+
+def test_the_controller_is_a_plain_class_whose_run_is_awaited() -> None:
+    """It runs in the slot's process; nothing of its run needs an actor of its own."""
+    assert inspect.iscoroutinefunction(TrainController.run)
+    assert not inspect.iscoroutinefunction(TrainController.get_result)
+    assert "current_actor" not in inspect.getsource(TrainController)
+
+
+def test_the_barrier_of_workers_is_made_and_ended_through_two_names() -> None:
+    """One worker does without it: `tune.team` calls what waits there for several only."""
+    source = inspect.getsource(worker_group)
+    assert source.count("SynchronizationActor.options(") == 1
+    assert "sync_actor = SynchronizationActor.options(" in inspect.getsource(WorkerGroup._start_impl)
+    assert parameters(group_state._shutdown_sync_actor) == ["sync_actor"]
+    for function in (WorkerGroupState.shutdown, WorkerGroupStateBuilder.shutdown):
+        assert "_shutdown_sync_actor(self.sync_actor)" in inspect.getsource(function)
+
+
+def test_the_environment_of_workers_comes_from_one_method() -> None:
+    assert parameters(WorkerGroup._get_worker_runtime_env) == ["custom_runtime_env"]
+    assert "self._get_worker_runtime_env(" in inspect.getsource(WorkerGroup._create_workers)
 
 
 def test_a_placement_group_is_given_back_in_shutdown() -> None:
