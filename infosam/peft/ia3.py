@@ -5,7 +5,6 @@ The paper scales keys, values and the hidden channels of the MLP; SAM's fused pr
 
 from __future__ import annotations
 
-import peft
 from segment_anything.modeling import Sam
 
 from infosam.peft import library
@@ -18,6 +17,8 @@ _MODULES = {"qkv": "attn.qkv", "proj": "attn.proj", "mlp": _HIDDEN}
 def inject(sam: Sam, config: Ia3Config) -> list[str]:
     """Adds factors of 1 in place; returns patterns of the parameters that train. Nothing here is drawn by chance."""
     modules = library.linears(sam, config.first_block, [_MODULES[target] for target in config.targets])
+    import peft
+
     settings = peft.IA3Config(
         target_modules=modules,
         feedforward_modules=[module for module in modules if module.endswith(_HIDDEN)],

@@ -1,17 +1,20 @@
-"""Kinds that the peft library has: put in, written to its own two files, read back, and folded into SAM's weights."""
+"""Kinds that the peft library has: put in, written to its own two files, read back, and folded into SAM's weights.
+
+It brings transformers, whose import takes seconds, so it is imported where one of its kinds is used."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import peft
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
 from segment_anything.modeling import Sam
 
 from infosam.checkpoint import save_tensors
+
+if TYPE_CHECKING:
+    import peft
 
 _PREFIX = "base_model.model."  # how peft's own files name the wrapped model
 _OWN_NAMES = (".lora_", ".hada_", ".ia3_")  # of the parameters that LoRA and its kin, LoHa and (IA)^3 add
@@ -29,6 +32,8 @@ def linears(sam: Sam, first_block: int, names: Iterable[str]) -> list[str]:
 def inject(sam: Sam, settings: peft.PeftConfig, modules: Iterable[str], parameters: str) -> list[str]:
     """Wraps `modules` of the image encoder in place; returns patterns of the parameters that train, those of each
     module whose names begin with `parameters`."""
+    import peft
+
     peft.inject_adapter_in_model(settings, sam.image_encoder)
     return [f"image_encoder.{module}.{parameters}*" for module in modules]
 
@@ -40,6 +45,8 @@ def owns(name: str) -> bool:
 
 def save(sam: Sam, folder: Path) -> None:
     """Writes peft's two files, which `peft.PeftModel.from_pretrained(sam.image_encoder, folder)` loads."""
+    import peft
+
     folder.mkdir(parents=True, exist_ok=True)
     settings = sam.image_encoder.peft_config["default"]
     settings.inference_mode = True
@@ -50,6 +57,8 @@ def save(sam: Sam, folder: Path) -> None:
 
 def load(sam: Sam, folder: Path) -> None:
     """Fills injected updates from peft's files. Raises ValueError where the files do not fit."""
+    import peft
+
     tensors = {
         name.removeprefix(_PREFIX): tensor for name, tensor in load_file(folder / "adapter_model.safetensors").items()
     }
@@ -62,6 +71,8 @@ def load(sam: Sam, folder: Path) -> None:
 
 def merge(sam: Sam) -> None:
     """Folds every update into the weight it adapts, in place; what remains is a SAM of the package's own modules."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     encoder = sam.image_encoder
     wrapped: list[tuple[str, Any]] = [
         (path, module) for path, module in encoder.named_modules() if isinstance(module, BaseTunerLayer)

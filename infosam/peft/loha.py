@@ -3,7 +3,6 @@ alpha / rank * (A1 B1) * (A2 B2), element by element, at twice LoRA's parameters
 
 from __future__ import annotations
 
-import peft
 from segment_anything.modeling import Sam
 
 from infosam.peft import library
@@ -14,5 +13,7 @@ def inject(sam: Sam, config: LohaConfig) -> list[str]:
     """Adds the updates in place; returns patterns of the parameters that train. The start point is SAM itself."""
     names = [name for target in config.targets for name in library.LINEARS[target]]
     modules = library.linears(sam, config.first_block, names)
+    import peft
+
     settings = peft.LoHaConfig(r=config.rank, alpha=config.numerator, target_modules=modules)  # type: ignore[arg-type]
     return library.inject(sam, settings, modules, "hada_")

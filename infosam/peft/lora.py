@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import peft
 from segment_anything.modeling import Sam
 
 from infosam.peft import library
@@ -23,6 +22,8 @@ def inject_variant(sam: Sam, config: LoraConfig | DoraConfig | RsLoraConfig, **s
     """LoRA with `switches` of peft's LoraConfig, such as use_dora; for the kinds that are LoRA but for one."""
     names = [name for target in config.targets for name in library.LINEARS[target]]
     modules = library.linears(sam, config.first_block, names)
+    import peft
+
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.numerator,  # type: ignore[arg-type]
