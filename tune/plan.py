@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tune.warm_start import warm_started
 
 TRAINING = "infosam.training"
 """The training module of every real sweep; see `tune.worker.TrainingEntry`."""
+MARK_BYTES = 4
 SETTINGS_FILE = "sweep.yaml"
 """The whole configuration in a sweep's folder, written before anything else."""
 
@@ -37,6 +39,7 @@ class SweepPlan:
     training: str
     group: str | None = None  # of the sweeps it shares slots with
     notes: Sequence[str] = ()  # what was settled for the user, and is to be said
+    mirror_mark: str = field(default_factory=lambda: secrets.token_hex(MARK_BYTES))  # tells sweeps of one name apart
 
     @property
     def tracking_uri(self) -> str:
@@ -57,9 +60,11 @@ class SweepPlan:
 
     @property
     def mirror(self) -> str | None:
-        """Address below which each trial keeps its checkpoints as well."""
+        """Address below which each trial keeps its checkpoints as well.
+
+        Names are unique in a results folder only, but others may use the bucket: the mark keeps them apart."""
         mirror = self.config.resources.mirror
-        return f"{mirror}/{self.sweep_id}" if mirror else None
+        return f"{mirror}/{self.sweep_id}-{self.mirror_mark}" if mirror else None
 
     @property
     def settings(self) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -26,6 +27,8 @@ BASE_DIGEST = "base_sha256"
 """Tag of a sweep that names its base weights."""
 GROUP = "group"
 """Tag of a sweep that shares its slots: the name of the group."""
+MIRROR_MARK = "mirror_mark"
+"""Tag of a sweep that keeps checkpoints in a bucket: what its folder's name ends in there."""
 
 
 def find_sweep(name: str, home: Home) -> Path:
@@ -63,7 +66,8 @@ def reopen(
             f"{ledger.sweep.tags['data_digest'][:12]}), so its scores could not be compared; put them back, or start "
             "another sweep"
         )
-    return SweepPlan(
+    tags = ledger.sweep.tags if ledger.sweep else {}
+    plan = SweepPlan(
         config=config,
         sweep_id=config.name,
         domain=config.domain,
@@ -71,8 +75,9 @@ def reopen(
         folder=folder,
         home=home,
         training=training,
-        group=ledger.sweep.tags.get(GROUP) if ledger.sweep else None,
+        group=tags.get(GROUP),
     )
+    return replace(plan, mirror_mark=tags[MIRROR_MARK]) if MIRROR_MARK in tags else plan
 
 
 def check_weights(ledger: Ledger, base_sha256: str) -> None:
