@@ -117,8 +117,8 @@ def _refuse_another_config(source: Path, folder: Path | None) -> None:
     taken = folder / CONFIG_NAME if folder is not None else None
     if taken is not None and taken.exists() and source.exists() and not taken.samefile(source):
         raise UserError(
-            f"--with {folder}: {CONFIG_NAME} there is another file than {source}, which is sent under this name; rename "
-            f"the one in the folder, or submit it: infosam cluster submit {taken} NAME --with {folder}"
+            f"--with {folder}: {CONFIG_NAME} there is another file than {source}, which is sent under this name; "
+            f"rename the one in the folder, or submit it: infosam cluster submit {taken} NAME --with {folder}"
         )
 
 

@@ -1,5 +1,6 @@
 """Nodes that come for a sweep and go after it, with Ray's own fake of a cloud: its nodes are real Ray nodes of one
-machine. The wheel lacks the configuration that Ray's tests start it with; AUTOSCALER is ours."""
+machine. The wheel lacks the configuration that Ray's tests start it with; AUTOSCALER is ours. It runs version 2 of the
+autoscaler, as `ray up` and our manifests do."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from machines import RAY_PORT, Machine, Network, start_ray
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 from sweep_check import lasting_rows, rows
 
 from tune.event_log import NAME
@@ -36,6 +38,7 @@ AUTOSCALER: dict[str, Any] = {
         "disable_node_updaters": True,  # there is nobody to reach over ssh
         "disable_launch_config_check": True,
         "launch_multiple": True,
+        "head_node_id": FAKE_HEAD_NODE_ID,
     },
     "head_node_type": "ray.head.default",  # as the provider calls it
     "available_node_types": {
@@ -61,13 +64,12 @@ AUTOSCALER: dict[str, Any] = {
 WATCH = """
 import json, sys, time
 import ray
-from ray.experimental.internal_kv import _internal_kv_get
+from ray.autoscaler.v2.sdk import get_cluster_status
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
 while True:
-    told = json.loads(_internal_kv_get("__autoscaling_status") or "{}")
-    groups = told.get("load_metrics_report", {}).get("pg_demand", [])
+    waiting = len(get_cluster_status(sys.argv[1]).resource_demands.placement_group_demand)
     up = sum(node["Alive"] and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes())
-    print(json.dumps({"workers": up, "waiting": sum(count for _, count in groups)}), flush=True)
+    print(json.dumps({"workers": up, "waiting": waiting}), flush=True)
     time.sleep(0.3)
 """
 
@@ -108,7 +110,13 @@ def head(net: Network, environment: Mapping[str, str], tmp_path: Path) -> Machin
     file = tmp_path / "autoscaler.json"
     provider = {**AUTOSCALER["provider"], "gcs_address": f"{machine.address}:{RAY_PORT}"}
     file.write_text(json.dumps({**AUTOSCALER, "provider": provider}))
-    settings = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "0"}
+    settings = {
+        "RAY_FAKE_CLUSTER": "1",
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+    }
     options = ["--num-cpus=0", f"--autoscaling-config={file}"]
     start_ray(machine, *options, environment={**environment, **settings})
     return machine
