@@ -28,7 +28,6 @@ def examine_node(question: dict[str, Any]) -> dict[str, Any]:
     import os
     import platform
     import shutil
-    import subprocess
     import time
     from importlib.metadata import PackageNotFoundError, version
     from pathlib import Path
@@ -46,11 +45,7 @@ def examine_node(question: dict[str, Any]) -> dict[str, Any]:
         "grows": os.environ.get("INFOSAM_CLUSTER_GROWS") == "1",
         "shm_bytes": shutil.disk_usage("/dev/shm").total if os.path.isdir("/dev/shm") else 0,
     }
-    if shutil.which("nvidia-smi"):
-        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        told = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=False)
-        answer["driver"] = told.stdout.split("\n")[0].strip() if told.returncode == 0 else None
-        answer["driver_error"] = None if told.returncode == 0 else (told.stdout + told.stderr).strip()
+    answer.update(examine_driver())
     if question["gpus"]:
         try:
             import torch
@@ -79,6 +74,20 @@ def examine_node(question: dict[str, Any]) -> dict[str, Any]:
             answer["weights_error"] = str(error)
     answer["time"] = time.time()
     return answer
+
+
+def examine_driver() -> dict[str, Any]:
+    """What NVIDIA's program says of the driver, nothing without it."""
+    import shutil
+    import subprocess
+
+    if not shutil.which("nvidia-smi"):
+        return {}
+    ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    told = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=False)
+    if told.returncode:
+        return {"driver": None, "driver_error": (told.stdout + told.stderr).strip()}
+    return {"driver": told.stdout.split("\n")[0].strip(), "driver_error": None}
 
 
 def examine_buckets(question: dict[str, Any]) -> list[str]:
