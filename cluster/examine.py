@@ -30,7 +30,6 @@ def examine_node(question: dict[str, Any]) -> dict[str, Any]:
     import shutil
     import time
     from importlib.metadata import PackageNotFoundError, version
-    from pathlib import Path
 
     def version_of(package: str) -> str | None:
         try:
@@ -53,17 +52,7 @@ def examine_node(question: dict[str, Any]) -> dict[str, Any]:
             answer["cuda"], answer["torch_gpus"] = torch.version.cuda, torch.cuda.device_count()
         except ImportError as error:
             answer["torch_error"] = str(error)
-    if question["storage"] is not None:
-        folder = Path(question["storage"])
-        try:
-            if not question["shared"]:
-                folder.mkdir(parents=True, exist_ok=True)
-            own = folder / f".infosam-doctor-{question['token']}-{os.getpid()}"
-            own.write_text(question["token"])
-            own.unlink()
-            answer["sees_mark"] = (folder / question["mark"]).is_file()
-        except OSError as error:
-            answer["storage_error"] = str(error)
+    answer.update(examine_folder(question))
     answer["bucket_errors"] = examine_buckets(question)
     comes = question["weights"] in question["fetch"] and not os.path.exists(question["weights"])
     if question["weights"] is not None and not comes:
@@ -74,6 +63,25 @@ def examine_node(question: dict[str, Any]) -> dict[str, Any]:
             answer["weights_error"] = str(error)
     answer["time"] = time.time()
     return answer
+
+
+def examine_folder(question: dict[str, Any]) -> dict[str, Any]:
+    """Whether this machine can write to the results folder, and sees there what the head has written."""
+    import os
+    from pathlib import Path
+
+    if question["storage"] is None:
+        return {}
+    folder = Path(question["storage"])
+    try:
+        if not question["shared"]:
+            folder.mkdir(parents=True, exist_ok=True)
+        own = folder / f".infosam-doctor-{question['token']}-{os.getpid()}"
+        own.write_text(question["token"])
+        own.unlink()
+        return {"sees_mark": (folder / question["mark"]).is_file()}
+    except OSError as error:
+        return {"storage_error": str(error)}
 
 
 def examine_driver() -> dict[str, Any]:
