@@ -5,6 +5,7 @@ Only a lower bound: what a trial takes while it trains depends on its configurat
 
 from __future__ import annotations
 
+import math
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -59,7 +60,8 @@ def check_gpu_share(resources: ResourceConfig, gpu_bytes: Mapping[str, int], *, 
     for machine, there in gpu_bytes.items():
         if share * there < weights_bytes:
             least = weights_bytes / there
-            cure = f"set resources.gpus_per_worker={least:.2f} or more" if least < 1 else "take a larger GPU"
+            share_again = math.ceil(least * 100) / 100
+            cure = f"set resources.gpus_per_worker={share_again:g} or more" if least < 1 else "take a larger GPU"
             raise TooTight(
                 f"{machine}: {share:g} of a GPU with {there / 2**30:.1f} GiB is {share * there / 2**30:.1f} GiB, the "
                 f"base model alone takes {weights_bytes / 2**30:.1f} GiB; {cure}, since a trial needs room to train "
