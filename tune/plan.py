@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class SweepPlan:
     training: str
     group: str | None = None  # of the sweeps it shares slots with
     notes: Sequence[str] = ()  # what was settled for the user, and is to be said
-    mirror_mark: str = field(default_factory=lambda: secrets.token_hex(MARK_BYTES))  # tells sweeps of one name apart
+    mirror_mark: str = ""  # tells sweeps of one name apart where they have a mirror
 
     @property
     def tracking_uri(self) -> str:
@@ -131,7 +131,13 @@ def draft_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> Swe
         home=home,
         training=training,
         notes=tuple(notes),
+        mirror_mark=new_mark(config),
     )
+
+
+def new_mark(config: SweepConfig) -> str:
+    """Of a sweep that begins to keep its checkpoints in a bucket as well; empty for others."""
+    return secrets.token_hex(MARK_BYTES) if config.resources.mirror else ""
 
 
 def write_whole(path: Path, text: str, *, cure: str = "set storage or INFOSAM_HOME") -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -19,7 +18,7 @@ from tune.event_log import NAME
 from tune.fetched import fetch_all
 from tune.home import Home
 from tune.ledger import Ledger
-from tune.plan import SETTINGS_FILE, TRAINING, SweepPlan
+from tune.plan import SETTINGS_FILE, TRAINING, SweepPlan, new_mark
 
 CHANGEABLE = "resources"
 """The section that may differ when a sweep goes on, perhaps on another cluster; the others decide what it finds."""
@@ -67,7 +66,7 @@ def reopen(
             "another sweep"
         )
     tags = ledger.sweep.tags if ledger.sweep else {}
-    plan = SweepPlan(
+    return SweepPlan(
         config=config,
         sweep_id=config.name,
         domain=config.domain,
@@ -76,8 +75,8 @@ def reopen(
         home=home,
         training=training,
         group=tags.get(GROUP),
+        mirror_mark=tags.get(MIRROR_MARK) or new_mark(config),
     )
-    return replace(plan, mirror_mark=tags[MIRROR_MARK]) if MIRROR_MARK in tags else plan
 
 
 def check_weights(ledger: Ledger, base_sha256: str) -> None:

@@ -190,7 +190,7 @@ def config(lab: Lab, images: Path) -> Path:
             "peft": {"kind": "adapter"},
             "train": {"epochs": 4, "batch_size": 4},
         },
-        "space": {"peft.width": {"choice": [8, 16]}, "optim.lr": {"log_uniform": [3e-4, 1e-3]}},
+        "space": {"peft.width": {"choice": [8, 16]}, "optim.lr": {"log_uniform": [8e-4, 1.2e-3]}},
         "scheduler": {"kind": "none"},
         "search": {"trials": 4, "points": []},
         "warm_start": "off",
