@@ -95,6 +95,7 @@ class Slot(tune.Trainable):
 
     def _keep_worker_group(self) -> None:
         plan = self._plan
+        watch: Any = LostWorkers(self._feed)  # Ray's types know the callbacks of its first version only
         trainer = SlotTrainer(
             work,
             train_loop_config={"setup": plan.worker, "feed": self._feed},
@@ -107,7 +108,7 @@ class Slot(tune.Trainable):
                 name=f"slot-{ray.get_runtime_context().get_actor_id()}",
                 storage_path=str(Path(plan.folder) / "slots"),
                 failure_config=train.FailureConfig(**RESTARTS),
-                callbacks=[LostWorkers(self._feed)],
+                callbacks=[watch],
             ),
         )
         try:
