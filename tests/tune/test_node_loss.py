@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
 from tune.node_loss import MOST_LOSSES, NODE_DIED, LostWorkers, NodeLosses
@@ -59,7 +59,7 @@ def test_processes_that_were_lost_with_their_node_are_told_to_the_feed(
     told: list[int] = []
     feed = SimpleNamespace(forgive=SimpleNamespace(remote=told.append))
     found: dict[int, Exception] = {
-        rank: WorkerHealthCheckFailedError("A worker health check failed.", failure=ActorDiedError(text))
+        rank: WorkerHealthCheckFailedError("A worker health check failed.", failure=RayActorError(error_msg=text))
         for rank, text in errors.items()
     }
     LostWorkers(feed).after_exception(None, found)
