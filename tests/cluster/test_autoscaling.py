@@ -1,7 +1,7 @@
 """Nodes that come for a sweep and go after it, with Ray's own fake of a cloud: its nodes are real Ray nodes of one
-machine. The wheel lacks the configuration that Ray's tests start it with; AUTOSCALER is ours. Version 2 of the autoscaler
-reads the missing file itself and cannot be started, so version 1 makes the nodes here. `ray up` and our manifests run
-version 2, and the demand is looked for in what that one reads as well."""
+machine. The wheel lacks the configuration that Ray's tests start it with; AUTOSCALER is ours. Version 2 of the
+autoscaler reads the missing file itself and cannot be started, so version 1 makes the nodes here. `ray up` and our
+manifests run version 2, and the demand is looked for in what that one reads as well."""
 
 from __future__ import annotations
 
