@@ -36,8 +36,10 @@ class NodeFacts:
     shm_bytes: int = 0
     sees_mark: bool | None = None
     storage_error: str | None = None
+    bucket_errors: Sequence[str] = ()  # an address with what went wrong there
     weights: str | None = None  # SHA-256
     weights_error: str | None = None
+    grows: bool = False  # it was told that nodes come with the trials
     clock_error_s: float = 0.0  # ours subtracted from theirs
     silence: str | None = None  # why there is no answer
 
@@ -51,6 +53,7 @@ class Facts:
     client_python: str
     client_infosam: str
     storage: str | None = None
+    storage_is_shared: bool = True  # by all nodes, as the sweep wants it
     weights_path: str | None = None
     weights_sha256: str | None = None  # that the weights should have
     gpus_wanted: float = 0.0  # by one worker
@@ -60,6 +63,11 @@ class Facts:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "answered", [node for node in self.nodes if node.silence is None])
+
+    @property
+    def workers_are_to_come(self) -> bool:
+        """Whether nodes come with the trials, and none is up yet: then those that will train cannot be examined."""
+        return any(node.grows for node in self.answered) and all(node.is_head for node in self.nodes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +121,12 @@ def _package(facts: Facts) -> Iterator[Problem]:
 
 
 def _gpu(facts: Facts) -> Iterator[Problem]:
-    if facts.gpus_wanted and not any(node.gpus for node in facts.nodes):
+    if facts.gpus_wanted and not any(node.gpus for node in facts.nodes) and not facts.workers_are_to_come:
         yield Problem(
             where="cluster",
             what="no node offers a GPU, but the sweep wants one (resources.gpus_per_worker)",
-            cure="start GPU nodes, or set resources.gpus_per_worker=0; GPU nodes of an autoscaler come with the trials",
+            cure="start GPU nodes, or set resources.gpus_per_worker=0; where nodes come with the trials, set "
+            "INFOSAM_CLUSTER_GROWS=1 on the head",
         )
     for node in facts.answered:
         if node.gpus and node.torch_gpus == 0:
@@ -159,12 +168,23 @@ def _storage_is_writable(facts: Facts) -> Iterator[Problem]:
 
 
 def _storage_is_shared(facts: Facts) -> Iterator[Problem]:
-    for node in facts.answered:
+    for node in facts.answered if facts.storage_is_shared else ():
         if node.sees_mark is False and not node.storage_error:
             yield Problem(
                 where=node.address,
                 what=f"{facts.storage} there is not the folder that the head sees under this name",
                 cure="mount the same file system on all nodes; a folder of the machine itself loses the checkpoints",
+            )
+
+
+def _bucket(facts: Facts) -> Iterator[Problem]:
+    for node in facts.answered:
+        for error in node.bucket_errors:
+            yield Problem(
+                where=node.address,
+                what=error,
+                cure="correct resources.mirror or resources.fetch, and give all nodes credentials for it: a role, or "
+                "variables of their environment",
             )
 
 
@@ -246,6 +266,7 @@ CHECKS = (
     Check(name="driver", find=_driver),
     Check(name="storage is writable", find=_storage_is_writable),
     Check(name="storage is shared", find=_storage_is_shared),
+    Check(name="bucket", find=_bucket),
     Check(name="MLflow", find=_tracking),
     Check(name="clock", find=_clock),
     Check(name="token", find=_token),

@@ -9,6 +9,7 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,8 +19,9 @@ from rich.table import Table
 from cluster.access import with_token
 from cluster.checks import CHECKS, Facts, NodeFacts, Problem
 from cluster.nodes import HEAD_RESOURCE, NoCluster, advice, ask, refuse_unusable
+from infosam.data.card import CARD_NAME
 from infosam.sam.architectures import architecture
-from tune.config import SweepConfig
+from tune.config import ResourceConfig, SweepConfig
 
 EXPERIMENT = "infosam-doctor"
 
@@ -48,6 +50,7 @@ def gather(address: str, config: SweepConfig | None, *, timeout_s: float, name: 
         client_python=platform.python_version(),
         client_infosam=version("infosam"),
         storage=question["storage"],
+        storage_is_shared=question["shared"],
         weights_path=question["weights"],
         weights_sha256=architecture(model.name, model.image_px).sha256 if model and model.checkpoint else None,
         gpus_wanted=config.resources.gpus_per_worker if config else 0.0,
@@ -60,9 +63,16 @@ def _wishes(config: SweepConfig | None) -> dict[str, Any]:
     token = secrets.token_hex(8)
     storage = config.storage if config and config.storage else os.environ.get("INFOSAM_HOME")
     checkpoint = config.run.model.checkpoint if config else None
+    resources = config.resources if config else ResourceConfig()
     return {
         "storage": None if storage is None else str(storage),
-        "weights": None if checkpoint is None else str(checkpoint),
+        "shared": resources.mirror is None,  # a bucket takes the place of a shared folder
+        "mirror": resources.mirror,
+        "fetch": {str(Path(path).absolute()): address for path, address in resources.fetch.items()}
+        if resources
+        else {},
+        "card": CARD_NAME,
+        "weights": None if checkpoint is None else str(checkpoint.absolute()),
         "tracking": config.tracking.uri if config else None,
         "experiment": EXPERIMENT,
         "token": token,
@@ -76,7 +86,7 @@ def _node(node: Mapping[str, Any], answer: Mapping[str, Any], timeout_s: float) 
     if answer.get("kind") != "node":
         return NodeFacts(**known, gpus=gpus, silence=answer.get("message", f"nothing within {timeout_s:g} s"))
     same = ("python", "cuda", "torch_gpus", "driver", "driver_error", "auth_mode", "shm_bytes", "sees_mark",
-            "storage_error", "weights", "weights_error")  # fmt: skip
+            "storage_error", "bucket_errors", "grows", "weights", "weights_error")  # fmt: skip
     return NodeFacts(
         **known,
         gpus=gpus,
@@ -92,6 +102,8 @@ def show(found: Mapping[str, Sequence[Problem]], facts: Facts, console: Console)
     for name, problems in found.items():
         table.add_row(name, f"[red]{len(problems)} to mend[/]" if problems else "[green]good[/]")
     console.print(table)
+    if facts.workers_are_to_come:
+        console.print("Workers come with the trials; examine them while some are up.", highlight=False)
     for name, problems in found.items():
         for problem in problems:
             where, what = escape(problem.where), escape(problem.what)

@@ -17,19 +17,19 @@ def examine_node(question: dict[str, Any]) -> dict[str, Any]:
     """One machine.
 
     Args:
-        question: `storage`, a folder or None; `mark`, a file name that the head has written there; `weights`, a file or
-            None; `token`, a text that makes our own file's name unique.
+        question: `storage`, a folder or None; `shared`, whether all nodes should see the same one, else each makes its
+            own; `mark`, a file name that the head has written there; `weights`, a file or None; `token`, a text that
+            makes our own file's name unique; `fetch`, addresses by the path they are fetched to; `card`, the file that
+            each data set has; `mirror`, an address to write to or None.
 
     Returns versions by package (None: not installed), GPUs as nvidia-smi and torch see them, bytes of /dev/shm, errors
-    of the folder, digest or error of the weights, and last the clock in seconds since 1970."""
+    of the folder and of addresses, digest or error of the weights, and last the clock in seconds since 1970."""
     import hashlib
     import os
     import platform
     import shutil
-    import subprocess
     import time
     from importlib.metadata import PackageNotFoundError, version
-    from pathlib import Path
 
     def version_of(package: str) -> str | None:
         try:
@@ -41,13 +41,10 @@ def examine_node(question: dict[str, Any]) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {package: version_of(package) for package in ("ray", "infosam", "torch")},
         "auth_mode": os.environ.get("RAY_AUTH_MODE", ""),
+        "grows": os.environ.get("INFOSAM_CLUSTER_GROWS") == "1",
         "shm_bytes": shutil.disk_usage("/dev/shm").total if os.path.isdir("/dev/shm") else 0,
     }
-    if shutil.which("nvidia-smi"):
-        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        told = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=False)
-        answer["driver"] = told.stdout.split("\n")[0].strip() if told.returncode == 0 else None
-        answer["driver_error"] = None if told.returncode == 0 else (told.stdout + told.stderr).strip()
+    answer.update(examine_driver())
     if question["gpus"]:
         try:
             import torch
@@ -55,16 +52,10 @@ def examine_node(question: dict[str, Any]) -> dict[str, Any]:
             answer["cuda"], answer["torch_gpus"] = torch.version.cuda, torch.cuda.device_count()
         except ImportError as error:
             answer["torch_error"] = str(error)
-    if question["storage"] is not None:
-        folder = Path(question["storage"])
-        try:
-            own = folder / f".infosam-doctor-{question['token']}-{os.getpid()}"
-            own.write_text(question["token"])
-            own.unlink()
-            answer["sees_mark"] = (folder / question["mark"]).is_file()
-        except OSError as error:
-            answer["storage_error"] = str(error)
-    if question["weights"] is not None:
+    answer.update(examine_folder(question))
+    answer["bucket_errors"] = examine_buckets(question)
+    comes = question["weights"] in question["fetch"] and not os.path.exists(question["weights"])
+    if question["weights"] is not None and not comes:
         try:
             with open(question["weights"], "rb") as stream:
                 answer["weights"] = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -72,6 +63,75 @@ def examine_node(question: dict[str, Any]) -> dict[str, Any]:
             answer["weights_error"] = str(error)
     answer["time"] = time.time()
     return answer
+
+
+def examine_folder(question: dict[str, Any]) -> dict[str, Any]:
+    """Whether this machine can write to the results folder, and sees there what the head has written."""
+    import os
+    from pathlib import Path
+
+    if question["storage"] is None:
+        return {}
+    folder = Path(question["storage"])
+    try:
+        if not question["shared"]:
+            folder.mkdir(parents=True, exist_ok=True)
+        own = folder / f".infosam-doctor-{question['token']}-{os.getpid()}"
+        own.write_text(question["token"])
+        own.unlink()
+        return {"sees_mark": (folder / question["mark"]).is_file()}
+    except OSError as error:
+        return {"storage_error": str(error)}
+
+
+def examine_driver() -> dict[str, Any]:
+    """What NVIDIA's program says of the driver, nothing without it."""
+    import shutil
+    import subprocess
+
+    if not shutil.which("nvidia-smi"):
+        return {}
+    ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    told = subprocess.run(ask, capture_output=True, text=True, timeout=60, check=False)
+    if told.returncode:
+        return {"driver": None, "driver_error": (told.stdout + told.stderr).strip()}
+    return {"driver": told.stdout.split("\n")[0].strip(), "driver_error": None}
+
+
+def examine_buckets(question: dict[str, Any]) -> list[str]:
+    """What this machine cannot do with the addresses of a sweep: read those of `fetch` that are not here already, and
+    write to `mirror`, where a file of ours is made and removed again."""
+    import os
+
+    if not question["fetch"] and question["mirror"] is None:
+        return []
+    try:
+        from pyarrow.fs import FileSystem
+    except ImportError as error:
+        return [f"{question['mirror'] or 'resources.fetch'}: {error}"]
+    errors = []
+    for path, address in question["fetch"].items():
+        uri = address.partition("#")[0].rstrip("/")
+        try:
+            system, place = FileSystem.from_uri(uri)
+            if not os.path.exists(path) and not any(
+                found.is_file for found in system.get_file_info([place, f"{place}/{question['card']}"])
+            ):
+                errors.append(f"{uri}: no file or data set is there (resources.fetch)")
+        except (OSError, ValueError) as error:  # ValueError: what Arrow calls an address it does not know
+            errors.append(f"{uri} cannot be read: {error}")
+    if question["mirror"] is not None:
+        try:
+            system, place = FileSystem.from_uri(question["mirror"])
+            if system.type_name == "local":
+                system.create_dir(place, recursive=True)
+            own = f"{place}/.infosam-doctor-{question['token']}-{os.getpid()}"
+            with system.open_output_stream(own) as stream:
+                stream.write(b"doctor")
+            system.delete_file(own)
+        except (OSError, ValueError) as error:
+            errors.append(f"{question['mirror']} cannot be written to: {error}")
+    return errors
 
 
 def write_mark(folder: str, mark: str) -> None:

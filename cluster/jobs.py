@@ -82,7 +82,8 @@ def submit(
         name: of the sweep; given twice, the second job goes on with it.
         folder: sent along as the job's current folder.
 
-    Raises UserError for files that cannot be read or are too large; nothing is started then."""
+    Raises UserError for files that cannot be read or are too large, and for a folder with another file of the name that
+    the sweep's file gets; nothing is started then."""
     with tempfile.TemporaryDirectory(prefix="infosam-submit-") as scratch:
         sent, size = Path(scratch), 0
         if folder is not None:
@@ -92,6 +93,7 @@ def submit(
         there = config
         if not _is_on_the_head(config):
             there = CONFIG_NAME
+            _refuse_another_config(Path(config), folder)
             size += _copy_config(Path(config), sent / CONFIG_NAME)
         job_id = client.submit_job(
             entrypoint=entrypoint(there, name=name, settings=settings),
@@ -109,6 +111,15 @@ def entrypoint(config: str, *, name: str, settings: Sequence[str]) -> str:
 
 def _is_on_the_head(config: str) -> bool:
     return config == "default" or "://" in config or (config.startswith("/") and not Path(config).is_file())
+
+
+def _refuse_another_config(source: Path, folder: Path | None) -> None:
+    taken = folder / CONFIG_NAME if folder is not None else None
+    if taken is not None and taken.exists() and source.exists() and not taken.samefile(source):
+        raise UserError(
+            f"--with {folder}: {CONFIG_NAME} there is another file than {source}, which is sent under this name; "
+            f"rename the one in the folder, or submit it: infosam cluster submit {taken} NAME --with {folder}"
+        )
 
 
 def _copy_config(source: Path, target: Path) -> int:

@@ -16,8 +16,9 @@ LIMIT_BYTES = 100 * 2**20
 MIB = 2**20
 LEFT_OUT_FOLDERS = (".git", ".hg", ".svn", ".venv", "venv", "__pycache__", ".*_cache", "*.egg-info", "node_modules",
                     "infosam-runs", "mlruns", "mlartifacts", "data", "datasets", "checkpoints")  # fmt: skip
+# Ray would read the last two on the way, and leave out what they say.
 LEFT_OUT_FILES = ("*.pt", "*.pth", "*.ckpt", "*.safetensors", "*.parquet", "*.npz", "*.npy", "*.db", "*.pyc", ".env",
-                  "*.pem", "*.key", "auth_token")  # fmt: skip
+                  "*.pem", "*.key", "auth_token", ".gitignore", ".rayignore")  # fmt: skip
 SHOWN = 3
 
 

@@ -34,6 +34,7 @@ class Feed:
         self._version = 0
         self._job: Job | None = None
         self._starts = 0
+        self._forgiven = 0  # starts that a lost node ended
         self._told = 0  # the last epoch passed on
         self._is_done = False  # its last message was passed on
         self._unread: deque[Message] = deque()
@@ -56,7 +57,7 @@ class Feed:
         """Makes `job` the trial that is on, whatever was before; returns its version."""
         async with self._changed:
             self._version += 1
-            self._job, self._starts, self._told = job, 0, 0
+            self._job, self._starts, self._forgiven, self._told = job, 0, 0, 0
             self._is_done = self._wanted = False
             self._unread.clear()
             self._advance()
@@ -80,6 +81,12 @@ class Feed:
         async with self._changed:
             self._closed = True
             self._advance()
+
+    async def forgive(self, most: int) -> None:
+        """A node was lost under the processes: that start does not count against the trial, up to `most` times."""
+        if self._starts and self._forgiven < most and not self._is_done:
+            self._forgiven += 1
+            self._starts -= 1
 
     async def enter(self, team: str) -> None:
         """Begins the time of a new group of processes; calls in the name of another are told to end."""

@@ -3,16 +3,21 @@ there for trials that kill their own processes."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
-from ray import tune
+import ray
+from ray import train, tune
 
 from tune.callback import last_failure
 from tune.ray_private import forgive
 
 NODE_DIED = "its node has died"
 """Ray's words for an actor that was lost with its machine."""
+CALL_S = 60.0
+"""Longest wait for the feed's answer, which comes at once."""
 MOST_LOSSES = 20
 """Nodes that one trial may lose: beyond that it is likely to be what ends them, by taking all their memory."""
 
@@ -28,3 +33,20 @@ class NodeLosses(tune.Callback):
         if NODE_DIED in last_failure(trial) and self._losses[trial.trial_id] < MOST_LOSSES:
             self._losses[trial.trial_id] += 1
             forgive(trial)
+
+
+class LostWorkers(train.UserCallback):
+    """The same for a trial whose processes lie on several nodes, of which one was lost: the slot itself lives on and
+    starts its processes anew, which the feed counts.
+
+    Args:
+        feed: of the slot, see `tune.feed`."""
+
+    def __init__(self, feed: Any) -> None:
+        self._feed = feed
+
+    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
+        """Processes are gone, and are about to be started again."""
+        if any(NODE_DIED in str(error) for error in worker_exceptions.values()):
+            with contextlib.suppress(ray.exceptions.RayError):  # a feed that is gone counts nothing
+                ray.get(self._feed.forgive.remote(MOST_LOSSES), timeout=CALL_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from tune.warm_start import warm_started
 
 TRAINING = "infosam.training"
 """The training module of every real sweep; see `tune.worker.TrainingEntry`."""
+MARK_BYTES = 4
 SETTINGS_FILE = "sweep.yaml"
 """The whole configuration in a sweep's folder, written before anything else."""
 
@@ -37,6 +39,7 @@ class SweepPlan:
     training: str
     group: str | None = None  # of the sweeps it shares slots with
     notes: Sequence[str] = ()  # what was settled for the user, and is to be said
+    mirror_mark: str = ""  # tells sweeps of one name apart where they have a mirror
 
     @property
     def tracking_uri(self) -> str:
@@ -57,9 +60,11 @@ class SweepPlan:
 
     @property
     def mirror(self) -> str | None:
-        """Address below which each trial keeps its checkpoints as well."""
+        """Address below which each trial keeps its checkpoints as well.
+
+        Names are unique in a results folder only, but others may use the bucket: the mark keeps them apart."""
         mirror = self.config.resources.mirror
-        return f"{mirror}/{self.sweep_id}" if mirror else None
+        return f"{mirror}/{self.sweep_id}-{self.mirror_mark}" if mirror else None
 
     @property
     def settings(self) -> str:
@@ -126,7 +131,13 @@ def draft_plan(config: SweepConfig, home: Home, training: str = TRAINING) -> Swe
         home=home,
         training=training,
         notes=tuple(notes),
+        mirror_mark=new_mark(config),
     )
+
+
+def new_mark(config: SweepConfig) -> str:
+    """Of a sweep that begins to keep its checkpoints in a bucket as well; empty for others."""
+    return secrets.token_hex(MARK_BYTES) if config.resources.mirror else ""
 
 
 def write_whole(path: Path, text: str, *, cure: str = "set storage or INFOSAM_HOME") -> None:

@@ -18,7 +18,7 @@ from tune.event_log import NAME
 from tune.fetched import fetch_all
 from tune.home import Home
 from tune.ledger import Ledger
-from tune.plan import SETTINGS_FILE, TRAINING, SweepPlan
+from tune.plan import SETTINGS_FILE, TRAINING, SweepPlan, new_mark
 
 CHANGEABLE = "resources"
 """The section that may differ when a sweep goes on, perhaps on another cluster; the others decide what it finds."""
@@ -26,6 +26,8 @@ BASE_DIGEST = "base_sha256"
 """Tag of a sweep that names its base weights."""
 GROUP = "group"
 """Tag of a sweep that shares its slots: the name of the group."""
+MIRROR_MARK = "mirror_mark"
+"""Tag of a sweep that keeps checkpoints in a bucket: what its folder's name ends in there."""
 
 
 def find_sweep(name: str, home: Home) -> Path:
@@ -63,6 +65,7 @@ def reopen(
             f"{ledger.sweep.tags['data_digest'][:12]}), so its scores could not be compared; put them back, or start "
             "another sweep"
         )
+    tags = ledger.sweep.tags if ledger.sweep else {}
     return SweepPlan(
         config=config,
         sweep_id=config.name,
@@ -71,7 +74,8 @@ def reopen(
         folder=folder,
         home=home,
         training=training,
-        group=ledger.sweep.tags.get(GROUP) if ledger.sweep else None,
+        group=tags.get(GROUP),
+        mirror_mark=tags.get(MIRROR_MARK) or new_mark(config),
     )
 
 

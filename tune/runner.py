@@ -19,7 +19,7 @@ from tune.group import Group, find_group, make_group
 from tune.home import Home
 from tune.interrupt import Interrupt
 from tune.ledger import Ledger
-from tune.packing import check_packing
+from tune.packing import check_gpu_share, check_packing, gpu_memory
 from tune.plan import TRAINING, discard
 from tune.resources import SETTINGS, Slots, cluster_nodes, count_slots, environment, ray_session
 from tune.results import SweepOutcome, resume_command
@@ -243,7 +243,7 @@ class _Driver:
         gpus = sum(node.get("GPU", 0.0) for node in nodes)
         if gpus and not config.resources.gpus_per_worker:
             self._warn(f"{gpus:g} GPU will stay idle: set resources.gpus_per_worker=1, or a fraction to share one")
-        if len(nodes) > 1 and config.storage is None:
+        if len(nodes) > 1 and config.storage is None and config.resources.mirror is None:
             folders = ", ".join(str(path) for path in [*self._group.folders, *(plan.config.data for plan in plans)])
             self._warn(
                 f"{len(nodes)} nodes must all see {folders}: trials keep their checkpoints there (set storage to a "
@@ -253,6 +253,7 @@ class _Driver:
         if plans[0].training == TRAINING:
             weights_bytes = weights_path(config.run.model).stat().st_size
             check_packing(config.resources, nodes, slots=slots, weights_bytes=weights_bytes)
+            check_gpu_share(config.resources, gpu_memory(config.resources), weights_bytes=weights_bytes)
         return slots
 
     def _has_begun(self) -> bool:

@@ -17,6 +17,7 @@ import ray
 from ray import train, tune
 
 from tune.feed import Feed
+from tune.node_loss import LostWorkers
 from tune.ray_private import SlotTrainer
 from tune.slot_plan import SlotPlan, result_of
 from tune.worker import Failure, Message, work
@@ -94,6 +95,7 @@ class Slot(tune.Trainable):
 
     def _keep_worker_group(self) -> None:
         plan = self._plan
+        watch: Any = LostWorkers(self._feed)  # Ray's types know the callbacks of its first version only
         trainer = SlotTrainer(
             work,
             train_loop_config={"setup": plan.worker, "feed": self._feed},
@@ -106,6 +108,7 @@ class Slot(tune.Trainable):
                 name=f"slot-{ray.get_runtime_context().get_actor_id()}",
                 storage_path=str(Path(plan.folder) / "slots"),
                 failure_config=train.FailureConfig(**RESTARTS),
+                callbacks=[watch],
             ),
         )
         try:

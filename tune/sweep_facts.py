@@ -11,6 +11,7 @@ from infosam.data.card import read_card
 from tune.config import SchedulerConfig
 from tune.events import SweepStarted
 from tune.plan import SweepPlan
+from tune.resume import MIRROR_MARK
 
 GIT_TIMEOUT_S = 10
 
@@ -41,6 +42,7 @@ def sweep_started(
             "mlflow.source.name": f"infosam sweep {plan.sweep_id}",
             "mlflow.source.type": "LOCAL",
             **({"group": plan.group} if plan.group else {}),
+            **({MIRROR_MARK: plan.mirror_mark} if plan.mirror else {}),
         },
         data={"name": card.domain, "digest": card.digest, "source": str(config.data), "counts": dict(card.counts)},
         zero_shot={**zero_shot, **_selected(zero_shot, config.run.train.select)},

@@ -16,6 +16,38 @@ PAGE = (ROOT / "docs" / "tracking.md").read_text(encoding="utf-8")
 SECRETS = {"PGPASSWORD", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY"}
 
 
+# The keys of Compose's that we use, by where they stand; * is a name of ours. Compose refuses others, but only when
+# somebody starts it.
+KEYS = {
+    (): {"name", "services", "volumes"},
+    ("services", "*"): {"image", "build", "environment", "command", "ports", "volumes", "depends_on", "healthcheck",
+                        "restart"},
+    ("services", "*", "build"): {"dockerfile_inline"},
+    ("services", "*", "healthcheck"): {"test", "interval", "timeout", "retries"},
+    ("services", "*", "depends_on", "*"): {"condition"},
+}  # fmt: skip
+NAMED_BY_US = {("services",), ("volumes",), ("services", "*", "environment"), ("services", "*", "depends_on")}
+
+
+def unknown_keys(value: Any, place: tuple[str, ...] = ()) -> list[str]:
+    """Keys that Compose would refuse, and those that we have not used so far."""
+    found: list[str] = []
+    if isinstance(value, dict):
+        free = place in NAMED_BY_US
+        for key, inner in value.items():
+            if not free and key not in KEYS.get(place, ()):
+                found.append(".".join((*place, key)))
+            found += unknown_keys(inner, (*place, "*" if free else key))
+    return found
+
+
+def test_keys_are_known_and_a_misspelt_one_is_found() -> None:
+    text = FILE.read_text(encoding="utf-8")
+    assert not unknown_keys(yaml.safe_load(text))
+    for word in ("restart", "retries", "condition", "dockerfile_inline", "services", "depends_on"):
+        assert unknown_keys(yaml.safe_load(text.replace(f"{word}:", f"{word}s:"))), word
+
+
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))["services"]

@@ -16,8 +16,9 @@ import ray
 from rich.console import Console
 
 from cluster.checks import CHECKS, Facts, NodeFacts, diagnose
-from cluster.doctor import gather, show
+from cluster.doctor import _wishes, gather, show
 from cluster.examine import examine_node, examine_tracking, remove_mark, write_mark
+from infosam.data.card import CARD_NAME
 from tune.config import parse_sweep_config
 
 GIB = 2**30
@@ -72,6 +73,12 @@ FAULTS = {
         "mount the shared folder",
     ),
     "a folder of the machine's own": (with_worker(sees_mark=False), "storage is shared", "not the folder", "same file"),
+    "a bucket that refuses": (
+        with_worker(bucket_errors=["s3://lab/states cannot be written to: ACCESS_DENIED"]),
+        "bucket",
+        "ACCESS_DENIED",
+        "give all nodes credentials",
+    ),
     "MLflow is down": (
         replace(HEALTHY, tracking_error="Connection refused"),
         "MLflow",
@@ -118,6 +125,22 @@ def test_a_planted_fault_is_found_and_its_cure_named(name: str) -> None:
     assert problem.cure in page.getvalue()
 
 
+def test_a_cluster_whose_workers_come_with_the_trials_is_sound_without_any() -> None:
+    head = replace(HEALTHY.nodes[0], grows=True)
+    alone = replace(HEALTHY, nodes=[head])
+    assert not any(diagnose(alone).values())
+    page = io.StringIO()
+    show(diagnose(alone), alone, Console(width=200, file=page))
+    assert "Workers come with the trials" in page.getvalue()
+    without_gpu = replace(HEALTHY, nodes=[head, replace(GOOD, gpus=0.0, torch_gpus=None)])
+    assert [name for name, problems in diagnose(without_gpu).items() if problems] == ["GPU"]
+
+
+def test_with_a_bucket_each_node_has_a_folder_of_its_own() -> None:
+    facts = replace(HEALTHY, nodes=[HEALTHY.nodes[0], replace(GOOD, sees_mark=False)], storage_is_shared=False)
+    assert not any(diagnose(facts).values())
+
+
 def test_one_machine_needs_neither_server_nor_token() -> None:
     node = replace(HEALTHY.nodes[0], address="127.0.0.1", auth_mode="")
     alone = replace(HEALTHY, nodes=[node], tracking_uri=None, gpus_wanted=0.0)
@@ -126,7 +149,8 @@ def test_one_machine_needs_neither_server_nor_token() -> None:
 
 def question(**changes: object) -> dict[str, object]:
     token = secrets.token_hex(4)
-    return {"storage": None, "weights": None, "gpus": 0, "token": token, "mark": f".mark-{token}", **changes}
+    asked = {"storage": None, "shared": True, "weights": None, "gpus": 0, "token": token, "mark": f".mark-{token}"}
+    return {**asked, "fetch": {}, "card": CARD_NAME, "mirror": None, **changes}
 
 
 def test_a_machine_tells_what_it_is(tmp_path: Path) -> None:
@@ -162,6 +186,33 @@ def test_a_folder_that_no_sweep_has_made_yet_is_no_fault(tmp_path: Path) -> None
     answer = examine_node(asked)
     assert "storage_error" not in answer
     assert answer["sees_mark"] is True
+
+
+def test_what_comes_from_a_bucket_need_not_be_there_but_must_come(tmp_path: Path) -> None:
+    place = tmp_path / "bucket"
+    place.mkdir()
+    (place / "vit_b.pth").write_bytes(b"w")
+    weights = str(tmp_path / "vit_b.pth")
+    fetch = {weights: f"file://{place}/vit_b.pth"}
+    asked = question(storage=str(tmp_path / "own" / "runs"), shared=False, weights=weights, fetch=fetch)
+    answer = examine_node({**asked, "mirror": f"file://{place}/states"})
+    assert not answer.keys() & {"weights_error", "storage_error"}
+    assert answer["bucket_errors"] == []
+    assert not list((place / "states").iterdir())
+
+    wrong = {"fetch": {weights: f"file://{place}/vit_l.pth"}, "mirror": f"file://{place}/vit_b.pth/states"}
+    missing, refused = examine_node({**asked, **wrong})["bucket_errors"]
+    assert "vit_l.pth: no file or data set is there" in missing
+    assert "vit_b.pth/states cannot be written to" in refused
+    (strange,) = examine_node({**asked, "mirror": "s4://lab/states"})["bucket_errors"]
+    assert "s4" in strange
+
+
+def test_what_doctor_asks_of_a_sweep_with_buckets() -> None:
+    settings = {"data": "unused", "resources": {"mirror": "s3://lab/states", "fetch": {"/tmp/w": "s3://lab/w"}}}
+    asked = _wishes(parse_sweep_config(settings, [], source="test"))
+    assert (asked["shared"], asked["mirror"]) == (False, "s3://lab/states")
+    assert asked["fetch"] == {"/tmp/w": "s3://lab/w"}
 
 
 def test_a_tracking_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import sysconfig
 import tomllib
 from pathlib import Path
 
+import pytest
 from ray.scripts.scripts import cli, start
 from ray.scripts.symmetric_run import curate_and_validate_ray_start_args
 
@@ -83,6 +84,42 @@ def test_a_job_that_is_queued_again_goes_on() -> None:
     assert "#SBATCH --open-mode=append" in text
     assert re.search(r"python -m tune\.sweep --config \S+ --once ", text)
     assert "RAY_AUTH_MODE=token" in text
+
+
+# In place of Slurm's commands, and of what a node says about itself.
+COMMANDS = {
+    "scontrol": 'echo "node1"; echo "node2"',
+    "getent": 'printf "%s\\n" $ADDRESSES_OF_NAME; test -n "$ADDRESSES_OF_NAME"',
+    "hostname": 'echo "fd00::2 127.0.0.1 10.0.0.7 172.17.0.1 "',
+    "srun": 'printf "%s\\n" "$@"',
+}
+
+
+@pytest.mark.parametrize(
+    ("by_name", "expected"),
+    [("10.0.0.5", "10.0.0.5"), ("127.0.1.1", "10.0.0.7"), ("127.0.1.1 10.0.0.6", "10.0.0.6"), ("", "10.0.0.7")],
+)
+def test_nodes_are_given_an_address_that_is_not_of_one_machine_only(
+    by_name: str, expected: str, tmp_path: Path
+) -> None:
+    """Debian's /etc/hosts calls a machine itself 127.0.1.1."""
+    for name, body in COMMANDS.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_JOB_NUM_NODES": "2",
+           "SLURM_CPUS_PER_TASK": "8", "SLURM_GPUS_PER_NODE": "l4:2"}  # fmt: skip
+    here = {"PATH": f"{tmp_path}:/usr/bin:/bin", "INFOSAM_ENVIRONMENT": str(tmp_path), "ADDRESSES_OF_NAME": by_name}
+    done = subprocess.run(
+        ["bash", SBATCH, "polyp.yaml", "polyp"], capture_output=True, text=True, timeout=60, cwd=tmp_path,
+        check=False, env={**here, **job},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    words = done.stdout.splitlines()
+    assert words[words.index("--address") + 1] == f"{expected}:20007"
+    assert words[words.index("--num-gpus") + 1] == "2"
+    assert "resources.slots=4" in words
+    assert "--cpus-per-task=8" in words[: words.index("ray")]  # a step does not take it over from its job
+    assert not list((tmp_path / "infosam-runs").iterdir())  # the token is gone
 
 
 def test_it_says_how_it_is_called(tmp_path: Path) -> None:

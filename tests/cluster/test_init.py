@@ -108,6 +108,13 @@ def test_region_registry_and_roles_of_amazon_follow() -> None:
     assert worker["max_workers"] == config["max_workers"] == 3
 
 
+def test_region_and_registry_of_google_follow() -> None:
+    config = yaml.safe_load(filled(TARGETS["gcp"], "lab", ANSWERS["gcp"]))
+    registry = f"{config['provider']['region']}-docker.pkg.dev"
+    assert config["docker"]["image"].startswith(f"{registry}/")
+    assert f"gcloud auth configure-docker {registry} --quiet" in config["initialization_commands"]
+
+
 def test_token_and_key_are_made_once_and_for_this_user_only(tmp_path: Path, own_home: Path) -> None:
     out = tmp_path / "lab.yaml"
     assert call("onprem", str(out), "--name", "lab", *given("onprem")).exit_code == 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cluster.jobs import NoDashboard, entrypoint, job_client
+from cluster.jobs import NoDashboard, entrypoint, job_client, submit
 from infosam.errors import UserError
 
 
@@ -22,6 +23,33 @@ def test_settings_reach_the_head_as_they_were_typed() -> None:
     line = entrypoint("sweep.yaml", name="a", settings=["space.optim.lr={log_uniform: [1e-4, 1e-2]}", "x=$(rm)"])
     assert shlex.split(line)[-2:] == ["space.optim.lr={log_uniform: [1e-4, 1e-2]}", "x=$(rm)"]
     assert shlex.split(line)[:7] == ["python", "-m", "tune.sweep", "--config", "sweep.yaml", "--once", "a"]
+
+
+class Head:
+    """Takes jobs and keeps what was sent with them."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, str] = {}
+
+    def submit_job(self, *, runtime_env: dict[str, str], **_: object) -> str:
+        self.sent = {path.name: path.read_text() for path in Path(runtime_env["working_dir"]).iterdir()}
+        return "job"
+
+
+def test_a_file_of_the_folder_is_not_replaced_by_the_config(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "sweep.yaml").write_text("mine")
+    (tmp_path / "polyp.yaml").write_text("polyp")
+    head: Any = Head()
+    with pytest.raises(UserError, match=r"sweep\.yaml there is another file than .*polyp\.yaml"):
+        submit(head, str(tmp_path / "polyp.yaml"), name="a", settings=[], folder=folder)
+    assert not head.sent
+    submit(head, str(folder / "sweep.yaml"), name="a", settings=[], folder=folder)
+    assert head.sent == {"sweep.yaml": "mine"}
+    (folder / "sweep.yaml").rename(folder / "other.yaml")
+    submit(head, str(tmp_path / "polyp.yaml"), name="a", settings=[], folder=folder)
+    assert head.sent == {"sweep.yaml": "polyp", "other.yaml": "mine"}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The whole way with Ray's launcher: a person's machine, a head and a worker, each with an sshd and an address of its
-own; `init`, `ray up`, a sweep of real trainings, its champion fetched by somebody who is not part of it, `ray down`."""
+own; `init`, `ray up`, sweeps on real images by `ray submit` and as jobs, their champions fetched by somebody who is not
+part of it, `ray down`."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ from PIL import Image
 from servers import MlflowServer
 
 from infosam.data.store import import_dataset
-from infosam.synthetic.domains import write_demo_domain
+from tune.event_log import NAME, read_events
+from tune.events import EpochReported, SweepStarted
+from tune.ledger import Ledger
 
 SWEEP_FILE = Path(__file__).parents[2] / "tune" / "sweep.py"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -157,21 +160,43 @@ def lab(
                 assert "raylet" not in machine.run("ps", "ax").stdout
 
 
+def some_of(source: Path, target: Path, counts: Mapping[str, int]) -> Path:
+    """A data set like `source`, train.csv and so on, with so many images of each split, evenly spaced."""
+    target.mkdir()
+    for split, count in counts.items():
+        header, *rows = (source / f"{split}.csv").read_text(encoding="utf-8").splitlines()
+        kept = rows[:: len(rows) // count][:count]
+        (target / f"{split}.csv").write_text("\n".join([header, *kept]) + "\n")
+        for name in (name for row in kept for name in row.split(",")):
+            (target / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source / name, target / name)
+    return target
+
+
 @pytest.fixture(scope="module")
-def config(lab: Lab) -> Path:
-    """Four trials on spores, in the shared folder, on a canvas that is too small for the adapter-free model."""
-    images = write_demo_domain(lab.shared / "images", seed=0, train=16, val=8, test=4, image_px=96)
-    import_dataset(images, domain="spores", out=lab.shared / "spores", seed=0)
+def images(lab: Lab, test_data: Path) -> Path:
+    """Some real images, in the shared folder."""
+    return some_of(test_data / "road", lab.shared / "images", {"train": 40, "val": 8, "test": 4})
+
+
+@pytest.fixture(scope="module")
+def config(lab: Lab, images: Path) -> Path:
+    """Four trials on roads, of which the untuned model and an ellipse know little, so that there will be a champion."""
+    import_dataset(images, domain="road", out=lab.shared / "road")
     settings = {
-        "data": str(lab.shared / "spores"),
-        "run": {"model": {"image_px": 64}, "train": {"epochs": 4, "batch_size": 4}},
-        "space": {"peft.rank": {"choice": [2, 4]}, "optim.lr": {"log_uniform": [1e-3, 2e-3]}},
+        "data": str(lab.shared / "road"),
+        "run": {
+            "model": {"image_px": 96},
+            "peft": {"kind": "adapter"},
+            "train": {"epochs": 4, "batch_size": 4},
+        },
+        "space": {"peft.width": {"choice": [8, 16]}, "optim.lr": {"log_uniform": [8e-4, 1.2e-3]}},
         "scheduler": {"kind": "none"},
         "search": {"trials": 4, "points": []},
         "warm_start": "off",
         "resources": {"stores": {"build": False}},
     }
-    path = lab.shared / "spores.yaml"
+    path = lab.shared / "road.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
 
@@ -197,47 +222,83 @@ def test_doctor_finds_a_cluster_of_the_launcher_sound(lab: Lab, config: Path) ->
     assert "to mend" not in told
 
 
-def test_a_sweep_by_ray_submit_gives_a_champion_to_people_elsewhere(lab: Lab, config: Path, tmp_path: Path) -> None:
-    told = lab.type(
-        "ray", "submit", str(lab.file), str(SWEEP_FILE), "--", "--config", str(config), "--once", "spores"
-    ).stdout
-    assert "Champion of spores" in COLOUR.sub("", told), told
+def check_champion(lab: Lab, sweep: str, domain: str, images: Path, folder: Path) -> None:
+    """The sweep's trials are in MLflow, each once, its champion is registered, and somebody elsewhere can use it."""
     with lab.head.inside():
         client = MlflowClient(tracking_uri=lab.tracking.uri)
         (experiment,) = [one for one in client.search_experiments() if one.name == "infosam"]
-        runs = client.search_runs([experiment.experiment_id], "tags.sweep_id = 'spores'")
-        trials = [run for run in runs if "trial_id" in run.data.tags]
-        assert {run.info.status for run in runs} == {"FINISHED"}
-        assert len(trials) == 4
-        champion = client.get_model_version_by_alias("infosam-spores", "champion")
-        assert champion.tags["sweep_id"] == "spores"
-
-    images = tmp_path / "new"
-    images.mkdir()
-    picture = next((lab.shared / "images" / "images").glob("test_*.png"))
-    shutil.copyfile(picture, images / "one.png")
-    elsewhere = {"MLFLOW_TRACKING_URI": lab.tracking.uri, "INFOSAM_HOME": str(tmp_path / "elsewhere")}
-    lab.type("infosam", "predict", "--domain", "spores", str(images), "--out", str(tmp_path / "out"), **elsewhere)
-    with Image.open(tmp_path / "out" / "masks" / "one.png") as mask, Image.open(picture) as asked:
+        runs = client.search_runs([experiment.experiment_id], f"tags.sweep_id = '{sweep}'")
+        assert [run.info.status for run in runs] == ["FINISHED"] * 5
+        assert len({run.data.tags["trial_id"] for run in runs if "trial_id" in run.data.tags}) == 4
+        champion = client.get_model_version_by_alias(f"infosam-{domain}", "champion")
+        assert champion.tags["sweep_id"] == sweep
+    folder.mkdir()
+    picture = min((images / "images").iterdir())
+    (folder / "new").mkdir()
+    shutil.copyfile(picture, folder / "new" / "one.jpg")
+    elsewhere = {"MLFLOW_TRACKING_URI": lab.tracking.uri, "INFOSAM_HOME": str(folder / "home")}
+    lab.type("infosam", "predict", "--domain", domain, str(folder / "new"), "--out", str(folder / "out"), **elsewhere)
+    with Image.open(folder / "out" / "masks" / "one.png") as mask, Image.open(picture) as asked:
         assert mask.size == asked.size
 
 
-def test_the_same_as_a_job_with_a_token(lab: Lab, config: Path) -> None:
-    """Through a tunnel to the dashboard, which answers nobody without the token."""
+def test_a_sweep_by_ray_submit_gives_a_champion_to_people_elsewhere(
+    lab: Lab, config: Path, images: Path, tmp_path: Path
+) -> None:
+    told = lab.type(
+        "ray", "submit", str(lab.file), str(SWEEP_FILE), "--", "--config", str(config), "--once", "road"
+    ).stdout
+    assert "Champion of road" in COLOUR.sub("", told), told
+    check_champion(lab, "road", "road", images, tmp_path / "elsewhere")
+
+
+def test_the_same_as_a_job_with_a_token_that_is_stopped_and_goes_on(
+    lab: Lab, config: Path, images: Path, tmp_path: Path
+) -> None:
+    """Through a tunnel to the dashboard, which answers nobody without the token; begun by `infosam cluster submit`,
+    ended by `infosam cluster stop`, gone on with by `ray job submit`."""
+    import_dataset(images, domain="street", out=lab.shared / "street")
+    changed = tmp_path / "street.yaml"
+    changed.write_text(config.read_text().replace(str(lab.shared / "road"), str(lab.shared / "street")))
+    shutil.copyfile(changed, lab.shared / "street.yaml")
+    log = lab.shared / "runs" / "sweeps" / "street" / NAME
+    token = Path(lab.person["HOME"]) / ".infosam" / "clusters" / "lab" / "secrets" / "auth_token"
+    with_token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    again = ["ray", "job", "submit", "--address", "http://127.0.0.1:8265", "--", "python", "-m", "tune.sweep",
+             "--config", str(lab.shared / "street.yaml"), "--once", "street"]  # fmt: skip
     with ExitStack() as stack:
         tunnel(lab, 8265, stack)
-        submit = ["infosam", "cluster", "submit", str(config), "spores-job", "run.train.epochs=1"]
+        submit = ["infosam", "cluster", "submit", str(changed), "street", "resources.slots=1"]
         refused = lab.type(*submit, check=False)
         assert refused.returncode == 2
         assert "--cluster NAME" in refused.stdout + refused.stderr
+        assert lab.type(*again, check=False).returncode != 0
+        assert not log.exists()
+
         job = lab.type(*submit, "--cluster", "lab").stdout.split(":")[0]
-        told = lab.type("infosam", "cluster", "logs", job, "--follow", "--cluster", "lab").stdout
-        assert told.rstrip().endswith("SUCCEEDED"), told
-    with lab.head.inside():
-        client = MlflowClient(tracking_uri=lab.tracking.uri)
-        experiment = client.get_experiment_by_name("infosam")
-        assert experiment is not None
-        runs = client.search_runs([experiment.experiment_id], "tags.sweep_id = 'spores-job'")
-        assert [run.info.status for run in runs] == ["FINISHED"] * 5
-    again = on_head(lab, shlex.join(["python", "-m", "tune.sweep", "--config", str(config), "--once", "spores"]))
-    assert "is over: nothing to do" in again
+        wait_until(lambda: log.exists() and epochs(log) > 0)
+        assert "told to stop" in lab.type("infosam", "cluster", "stop", job, "--cluster", "lab").stdout
+        wait_until(lambda: lab.type("infosam", "cluster", "logs", job, "--cluster", "lab").stdout.endswith("STOPPED\n"))
+        before = epochs(log)
+        assert before < 16
+
+        told = lab.type(*again, **with_token).stdout
+        assert "succeeded" in told, told
+    starts = [event.resumed for event, _ in read_events(log) if isinstance(event, SweepStarted)]
+    assert starts == [False, True]
+    assert sum(len(trial.epochs) for trial in Ledger.replay(log).trials.values()) == 16
+    check_champion(lab, "street", "street", images, tmp_path / "elsewhere")
+    over = on_head(lab, shlex.join(["python", "-m", "tune.sweep", "--config", str(config), "--once", "road"]))
+    assert "is over: nothing to do" in over
+
+
+def epochs(log: Path) -> int:
+    """How many were told so far."""
+    return sum(isinstance(event, EpochReported) for event, _ in read_events(log))
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + NODES_S
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)

@@ -1,4 +1,5 @@
-"""The files for Ray's launcher against Ray's own schema, and what that leaves open against Amazon's service model."""
+"""The files for Ray's launcher against Ray's own schema, and what that leaves open against what Amazon's and Google's
+clients know of their services."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ import ray
 import yaml
 from botocore.model import OperationModel, Shape, StructureShape
 from botocore.validate import ParamValidator
+from cfnlint import api as cloudformation
+from google_schema import problems_of_instance
 from ray.autoscaler._private.util import prepare_config, validate_config
 from yamllint import linter
 from yamllint.config import YamlLintConfig
@@ -34,8 +37,6 @@ rules:
   comments: {min-spaces-from-content: 1}
   truthy: {check-keys: false}
 """
-# Google publishes no schema with Ray; these are the keys of its instances that we use.
-GCP_NODE_KEYS = {"machineType", "disks", "metadata", "serviceAccounts", "scheduling"}
 
 
 def settings(name: str) -> dict[str, Any]:
@@ -116,17 +117,50 @@ def test_amazon_accepts_its_nodes() -> None:
     ],
 )
 def test_a_misspelt_setting_of_a_node_is_found(path: tuple[str, ...], value: str, words: str) -> None:
-    node = copy.deepcopy(settings("aws")["available_node_types"]["gpu_spot"]["node_config"])
-    place = node
+    assert words in " ".join(problems_of_node(with_worker_setting("aws", path, value)))
+
+
+def with_worker_setting(name: str, path: tuple[str | int, ...], value: str) -> dict[str, Any]:
+    """The settings of a cloud's workers with one changed."""
+    node: dict[str, Any] = copy.deepcopy(settings(name)["available_node_types"]["gpu_spot"]["node_config"])
+    place: Any = node
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    assert words in " ".join(problems_of_node(node))
+    return node
 
 
-def test_google_nodes_have_known_keys_only() -> None:
+def test_google_accepts_its_nodes() -> None:
     for node in node_configs(settings("gcp")):
-        assert node.keys() <= GCP_NODE_KEYS
+        assert not problems_of_instance(node)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        (("machineTyp",), "g2-standard-8", "machineTyp"),
+        (("scheduling", "provisioningModl"), "SPOT", "provisioningModl"),
+        (("scheduling", "provisioningModel"), "SPOTT", "SPOTT"),
+        (("disks", 0, "initializeParams", "diskSizeGB"), "120", "diskSizeGB"),
+        (("metadata", "items", 0, "nam"), "ssh-keys", "nam"),
+        (("serviceAccounts", 0, "scope"), "x", "scope"),
+    ],
+)
+def test_a_misspelt_setting_of_a_google_node_is_found(path: tuple[str | int, ...], value: str, words: str) -> None:
+    assert words in " ".join(problems_of_instance(with_worker_setting("gcp", path, value)))
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_machines_log_in_where_the_image_is(name: str) -> None:
+    config = settings(name)
+    registry = config["docker"]["image"].partition("/")[0]
+    assert registry in " ".join(config["initialization_commands"]).split()
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_the_folder_belongs_to_the_user_of_the_image(name: str) -> None:
+    (user,) = re.findall(r"useradd --uid (\d+)", (FOLDER / "Dockerfile").read_text(encoding="utf-8"))
+    assert f"sudo chown {user}:{user} /mnt/infosam" in " ".join(settings(name)["initialization_commands"])
 
 
 @pytest.mark.parametrize("name", CLOUDS)
@@ -212,8 +246,40 @@ def _short_form(loader: yaml.SafeLoader, name: str, node: yaml.ScalarNode) -> di
 _Template.add_multi_constructor("!", _short_form)
 
 
+TEMPLATE = (FOLDER / "aws_foundation.yaml").read_text(encoding="utf-8")
+
+
+def problems_of_template(text: str) -> list[str]:
+    """What Amazon's own linter says, from the schemas it brings along."""
+    return [str(found) for found in cloudformation.lint(text, regions=["us-east-1"])]
+
+
+def test_cloudformation_accepts_the_template() -> None:
+    assert not problems_of_template(TEMPLATE)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ("ThroughputMode: elastic", "ThroughputMod: elastic", "ThroughputMod'"),
+        ("ThroughputMode: elastic", "ThroughputMode: elastick", "'elastick'"),
+        ("ScanOnPush: true", "ScanOnPsh: true", "ScanOnPsh'"),
+        ("AllowedPattern:", "AllowdPattern:", "AllowdPattern"),
+        ("!GetAtt Nodes.GroupId", "!GetAtt Nodes.GroupIdd", "GroupIdd"),
+    ],
+)
+def test_a_misspelt_word_of_the_template_is_found(right: str, wrong: str, words: str) -> None:
+    assert right in TEMPLATE
+    assert words in " ".join(problems_of_template(TEMPLATE.replace(right, wrong)))
+
+
+def test_the_template_has_no_aliases() -> None:
+    """CloudFormation refuses them."""
+    assert not [event for event in yaml.parse(TEMPLATE) if isinstance(event, yaml.AliasEvent)]
+
+
 def test_roles_may_no_more_than_they_need() -> None:
-    template = yaml.load((FOLDER / "aws_foundation.yaml").read_text(encoding="utf-8"), _Template)
+    template = yaml.load(TEMPLATE, _Template)
     roles = {name: each["Properties"] for name, each in template["Resources"].items() if name.endswith("Role")}
     assert set(roles) == {"HeadRole", "WorkerRole"}
     assert all("ManagedPolicyArns" not in role for role in roles.values())
@@ -237,7 +303,7 @@ def test_roles_may_no_more_than_they_need() -> None:
 
 
 def test_references_of_the_template_exist() -> None:
-    text = (FOLDER / "aws_foundation.yaml").read_text(encoding="utf-8")
+    text = TEMPLATE
     template = yaml.load(text, _Template)
     known = set(template["Parameters"]) | set(template["Resources"])
     used = set(re.findall(r"!Ref (\w+)", text)) | set(re.findall(r"!GetAtt (\w+)\.", text))

@@ -28,6 +28,7 @@ PLANTED = [
     ("driver", "sick", "Driver/library version mismatch", "restart the machine"),
     ("storage is writable", "sick", "Read-only file system", "mount the shared folder there"),
     ("storage is shared", "odd", "not the folder that the head sees", "mount the same file system"),
+    ("bucket", "sick", "file:///nowhere/table: no file or data set is there", "correct resources.mirror"),
     ("MLflow", "head", "http://127.0.0.1:9 cannot be written to", "start the server"),
     ("clock", "sick", "s ahead", "timedatectl set-ntp true"),
     ("token", "odd", "without token authentication", "RAY_AUTH_MODE=token"),
@@ -94,7 +95,7 @@ def ward(net: Network, plain: Mapping[str, str], tmp_path_factory: pytest.TempPa
         "data": str(shared / "nothing"),
         "storage": str(shared),
         "run": {"model": {"name": "vit_b", "checkpoint": str(weights)}},
-        "resources": {"gpus_per_worker": 1},
+        "resources": {"gpus_per_worker": 1, "fetch": {str(folder / "table"): "file:///nowhere/table"}},
         "tracking": {"uri": "http://127.0.0.1:9"},
     }
     config.write_text(yaml.safe_dump(settings))

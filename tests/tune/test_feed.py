@@ -165,6 +165,23 @@ def test_a_restarted_process_gets_the_same_trial_until_it_has_died_too_often() -
     play(scene)
 
 
+def test_nodes_that_are_lost_do_not_count_as_deaths_of_a_process() -> None:
+    async def scene(feed: Feed) -> None:
+        version = await feed.assign(job("a"))
+        for number in range(5):
+            await feed.forgive(3)
+            await feed.enter(f"team {number}")
+            assert await Process(feed, team=f"team {number}").next_job() == job("a")
+        await feed.enter("last")
+        waiting = begin(Process(feed, team="last").next_job())
+        message = await feed.take(version, 5)
+        assert isinstance(message, Failure)
+        assert "died 2 times" in message.error
+        waiting.cancel()
+
+    play(scene)
+
+
 def test_a_trial_that_is_done_is_not_handed_out_again() -> None:
     async def scene(feed: Feed) -> None:
         process, version = Process(feed), await feed.assign(job("a"))

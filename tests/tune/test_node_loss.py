@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import RayActorError
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
-from tune.node_loss import MOST_LOSSES, NodeLosses
+from tune.node_loss import MOST_LOSSES, NODE_DIED, LostWorkers, NodeLosses
 
 NODE = "Failure # 1 (occurred at noon)\nThe actor died because its node has died. Node Id: 7\n"
 PROCESS = "Failure # 1 (occurred at noon)\nThe actor died unexpectedly: SIGKILL\n"
@@ -38,3 +40,27 @@ def failures(tmp_path: Path, *reasons: str) -> int:
 )
 def test_only_processes_that_died_by_themselves_count(tmp_path: Path, reasons: list[str], counted: int) -> None:
     assert failures(tmp_path, *reasons) == counted
+
+
+@pytest.mark.parametrize(
+    ("errors", "counted"),
+    [
+        ({1: f"The actor died because {NODE_DIED}. Node Id: 7"}, [MOST_LOSSES]),
+        ({0: "Connection closed by peer", 1: f"The actor died because {NODE_DIED}."}, [MOST_LOSSES]),
+        ({1: "The actor died unexpectedly: SIGKILL"}, []),
+    ],
+    ids=["its node", "its node, which broke the other process", "itself"],
+)
+def test_processes_that_were_lost_with_their_node_are_told_to_the_feed(
+    errors: dict[int, str], counted: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Ray Train hands over what became of them."""
+    monkeypatch.setattr("ray.get", lambda answer, timeout: answer)
+    told: list[int] = []
+    feed = SimpleNamespace(forgive=SimpleNamespace(remote=told.append))
+    found: dict[int, Exception] = {
+        rank: WorkerHealthCheckFailedError("A worker health check failed.", failure=RayActorError(error_msg=text))
+        for rank, text in errors.items()
+    }
+    LostWorkers(feed).after_exception(None, found)
+    assert told == counted

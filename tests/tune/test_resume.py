@@ -15,6 +15,7 @@ from rich.console import Console
 from stories import ended
 
 from infosam.errors import ConfigError, UserError
+from tune.bucket import Bucket
 from tune.champions.lookup import champions
 from tune.config import SweepConfig, parse_sweep_config
 from tune.event_log import NAME, EventLog
@@ -29,6 +30,7 @@ from tune.events import (
 )
 from tune.home import Home
 from tune.ledger import Ledger
+from tune.mirror import pull, push
 from tune.plan import SweepPlan, make_plan
 from tune.refill import RefilledScheduler
 from tune.resume import check_weights, drop_stale_bundles, find_sweep, is_over, reopen, trials_left
@@ -83,6 +85,28 @@ def test_a_sweep_is_found_by_name_and_by_folder(sweep_config: SweepConfig, home:
 def test_the_plan_is_that_of_the_beginning(sweep_config: SweepConfig, home: Home) -> None:
     plan = begun(sweep_config, home)
     assert reopened(plan, home) == plan
+
+
+def test_sweeps_of_one_name_keep_their_checkpoints_apart(sweep_config: SweepConfig, tmp_path: Path) -> None:
+    """Two people, or a head that was replaced, and one bucket: the second must not go on from the first one's."""
+    mirrored = parse_sweep_config(
+        sweep_config.model_dump(mode="json"), [f"resources.mirror=file://{tmp_path / 'bucket'}", "name=mine"], source=""
+    )
+    homes = [Home(folder=tmp_path / name) for name in ("anna", "ben")]
+    plans = [begun(mirrored, home) for home in homes]
+    assert [plan.sweep_id for plan in plans] == ["mine", "mine"]
+    checkpoints = [plan.folder / "trials" / "t0000" / "checkpoints" for plan in plans]
+    for folder in checkpoints:
+        folder.mkdir(parents=True)
+    (checkpoints[0] / "last").write_text("anna's")
+    push(checkpoints[0], Bucket(f"{plans[0].mirror}/t0000"), epoch=7)
+    pull(checkpoints[1], Bucket(f"{plans[1].mirror}/t0000"))
+    assert not list(checkpoints[1].iterdir())
+
+    again = reopened(plans[0], homes[0], "resources.slots=1")
+    (checkpoints[0] / "last").unlink()
+    pull(checkpoints[0], Bucket(f"{again.mirror}/t0000"))
+    assert (checkpoints[0] / "last").read_text() == "anna's"
 
 
 def test_only_resources_may_change(sweep_config: SweepConfig, home: Home) -> None:

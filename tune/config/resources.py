@@ -40,7 +40,7 @@ class ResourceConfig(Strict):
     address of a data set or file (s3://, gs://). A file is compared with the sum in ADDRESS.sha256, if there is one."""
     mirror: str | None = None
     """Address (s3://, gs://) below which checkpoints are kept as well, so that a trial goes on on another machine where
-    there is no shared folder; each sweep has a folder of its name there."""
+    there is no shared folder; each sweep has a folder of its own there, NAME and a random mark."""
     stores: StoresConfig = StoresConfig()
     """What the trials of a machine share on its disk."""
     step_timeout_s: float = Field(default=3600, gt=0)
