@@ -201,7 +201,7 @@ def _root(paths: Sequence[Path]) -> Path:
 
 
 def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))  # noqa: PTH100 - a link keeps its name
+    return Path(os.path.abspath(path))
 
 
 def _prompts(

@@ -1,8 +1,8 @@
 """What stands in Ray Serve's proxy, before a request goes to a replica.
 
-The proxy reads a body as fast as it comes and keeps all of it, whoever sent it, until a replica has asked for it. So the
-limits have to hold here: who may ask, how much, how slowly, and how many at a time. Only whole requests go on, and no
-slow sender takes a replica's place. Ray Serve asks for this through `CALLBACK`."""
+The proxy reads a body as fast as it comes and keeps all of it, whoever sent it, until a replica has asked for it. So
+the limits have to hold here: who may ask, how much, how slowly, and how many at a time. Only whole requests go on, and
+no slow sender takes a replica's place. Ray Serve asks for this through `CALLBACK`."""
 
 from __future__ import annotations
 
@@ -95,8 +95,9 @@ class Front:
             elif await self._taken(body, scope, receive):
                 await self._app(scope, body.replayed(receive), send)
         except Refused as refusal:
-            closing = {"Connection": "close"}  # the rest of the body may still be on its way
-            answer = JSONResponse({"detail": refusal.detail}, status_code=refusal.status, headers=closing)
+            # Otherwise the connection stays: the web server throws away what still comes, so that the client sees this.
+            headers = {"Connection": "close"} if refusal.status == 408 else {}
+            answer = JSONResponse({"detail": refusal.detail}, status_code=refusal.status, headers=headers)
             await answer(scope, receive, send)
         finally:
             body.drop()

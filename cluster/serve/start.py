@@ -50,7 +50,9 @@ def serving(settings: ServeSettings, *, address: str | None = None, verbose: boo
             logging.getLogger("ray.serve").setLevel(logging.ERROR)
         with ray_session(address, verbose=verbose):
             if serve.status().proxies:
-                raise UserError("Ray Serve runs on this cluster already, with limits of its own; end it: serve shutdown")
+                raise UserError(
+                    "Ray Serve runs on this cluster already, with other limits; end it first: serve shutdown"
+                )
             serve.start(
                 http_options={"host": settings.host, "port": settings.port, "request_timeout_s": settings.answer_s},
                 # The proxy is a child of the controller and inherits this.

@@ -21,6 +21,7 @@ from infosam.routing.skeleton import Skeleton, Weights
 from infosam.routing.statistics import DomainStatistics, read_statistics
 from infosam.sam.weights import BaseSam
 
+
 @dataclass(eq=False)
 class Held:
     """A bundle that was taken in."""

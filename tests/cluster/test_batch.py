@@ -99,7 +99,8 @@ def test_a_bucket_whose_pictures_choose_for_themselves(
 ) -> None:
     system, _ = file_system(bucket.uri("lab"))
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    known = {name: open_dataset(data).read("test", 0).image for name, data in (("spores", spores), ("negatives", negatives))}
+    sets = {"spores": spores, "negatives": negatives}
+    known = {name: open_dataset(data).read("test", 0).image for name, data in sets.items()}
     for name, rgb in {**known, "noise": noise}.items():
         content = io.BytesIO()
         Image.fromarray(rgb).save(content, format="PNG")

@@ -26,7 +26,7 @@ def test_rows_are_written_while_the_work_goes_on(tmp_path: Path) -> None:
     killed.add(row("a.png", score=math.nan))
     assert not (tmp_path / "out").exists()
     now[0] = EVERY_S
-    killed.add(row("b.png", reason="a comma, a \"quote\"\nand a line"))
+    killed.add(row("b.png", reason='a comma, a "quote"\nand a line'))
     killed.add(row("c.png"))
     after = opened(tmp_path, now)
     assert after.made == {"a.png", "b.png"}
