@@ -47,8 +47,8 @@ class BatchRequest:
 
 def segment_all(request: BatchRequest, tell: Callable[[int, int], None], warn: Callable[[str], None]) -> Counter[str]:
     """Writes OUT/masks/NAME.png for every picture, subfolders kept, and OUT/summary.csv; pictures whose mask and row
-    are there already are left out, so that a run that was cut off goes on. A picture that cannot be read has its reason in
-    the summary, which has a row for each picture of all runs.
+    are there already are left out, so that a run that was cut off goes on. A picture that cannot be read has its reason
+    in the summary, which has a row for each picture of all runs.
 
     Needs a connected Ray. `tell` is called with (pictures done, pictures in all), `warn` with what is wrong with
     adapters that are left out. Returns pictures by domain, "" for plain SAM, and under "problem" and "before" those
