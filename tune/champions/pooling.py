@@ -21,8 +21,8 @@ def pool(
     device: str = "auto",
     memory_mib: int | None = None,
 ) -> Gathered:
-    """The champions of the registry at `uri` (default: that of the results folder) in an `AdapterPool`, on the base that
-    most of them have; `problems` says which are left out, and why.
+    """The champions of the registry at `uri` (default: that of the results folder) in an `AdapterPool`, on the base
+    that most of them have; `problems` says which are left out, and why.
 
     `checkpoint`: where the base weights lie here, for other bases than vit_nano. `memory_mib`: see `AdapterPool`.
 
