@@ -13,10 +13,11 @@ from ray import serve
 
 from cluster.serve.app import build_app
 from cluster.serve.contract import Made, Offer, Order
+from cluster.serve.offers import check_offered, offers_of
 from cluster.serve.settings import ServeSettings
-from infosam.data.card import AUTO, PLAIN
-from infosam.errors import UnknownDomain, UserError
-from infosam.routing.pool import AdapterPool, Segmented
+from infosam.data.card import PLAIN
+from infosam.errors import UserError
+from infosam.routing.pool import Segmented
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -57,28 +58,19 @@ class Replica:
 
     def offered(self) -> list[Offer]:
         """See `Segmenter`."""
-        return offers_of(self._pool, self._follower.standings if self._follower else {})
+        return offers_of(self._pool, self._standings)
+
+    @property
+    def _standings(self) -> Mapping[str, Standing]:
+        return self._follower.standings if self._follower else {}
 
     async def segment(self, order: Order) -> Made:
         """See `Segmenter`."""
-        problem = self._lacking(order.domain)
-        if problem is not None:
-            raise problem
+        check_offered(order.domain, self._pool, self._standings)
         made = await self._together(order)
         if isinstance(made, UserError):
             raise made
         return made
-
-    def _lacking(self, domain: str) -> UserError | None:
-        """Why a request for this domain would not get an adapter that it could be meant to get."""
-        if domain == AUTO and not self._pool.routable():
-            return UserError("no adapter here can be chosen automatically; name a domain of /v1/domains")
-        if domain in (AUTO, PLAIN, *self._pool.domains()):
-            return None
-        known = {one.domain: one.problem for one in self.offered()}
-        if domain in known:
-            return UserError(f"{domain}: {known[domain]}")
-        return UnknownDomain(f"there is no domain {domain!r} here; known domains: {', '.join(known)}")
 
     @serve.batch(max_batch_size=TOGETHER, batch_wait_timeout_s=GATHER_S)
     async def _together(self, orders: list[Order]) -> list[Made | UserError]:
@@ -99,23 +91,6 @@ class Replica:
             [order.prompt for order in orders],
             [None if order.domain == PLAIN else order.domain for order in orders],
         )
-
-
-def offers_of(pool: AdapterPool, standings: Mapping[str, Standing]) -> list[Offer]:
-    """What a pool has, and the champions that never came into it, with their problems."""
-    automatic = set(pool.routable())
-    offers = []
-    for domain in sorted({*pool.domains(), *standings}):
-        standing = standings.get(domain)
-        offers.append(
-            Offer(
-                domain=domain,
-                version=standing.version if standing else None,
-                automatic=domain in automatic,
-                problem=standing.problem if standing else None,
-            )
-        )
-    return offers
 
 
 def _made(segmented: Segmented) -> Made:

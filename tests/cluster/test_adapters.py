@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.adapters import Adapters, find_adapters
-from cluster.serve.replica import offers_of
+from cluster.serve.offers import check_offered, offers_of
 from infosam.errors import UnknownDomain, UserError
 from tune.champions.lookup import resolve
 
@@ -68,6 +68,12 @@ def test_champions_that_cannot_be_used_are_named_and_listed(
     assert (offers["spores"].version, offers["spores"].problem) == ("1", None)
     assert (offers["road"].version, offers["road"].automatic) == (None, False)
     assert "version 1 cannot be used" in (offers["road"].problem or "")
+    for domain in ("spores", "auto", "none"):
+        check_offered(domain, filled.pool, filled.follower.standings)
+    with pytest.raises(UserError, match="leaf: version 1 cannot be used"):
+        check_offered("leaf", filled.pool, filled.follower.standings)
+    with pytest.raises(UnknownDomain, match="known domains: leaf, road, spores"):
+        check_offered("moss", filled.pool, filled.follower.standings)
 
 
 def test_nothing_that_can_be_chosen_is_said(make_bundle: MakeBundle, tmp_path: Path) -> None:
@@ -79,3 +85,6 @@ def test_nothing_that_can_be_chosen_is_said(make_bundle: MakeBundle, tmp_path: P
     filled.require("old")
     with pytest.raises(UserError, match=r"no adapter here can be chosen automatically:\n  old is never chosen"):
         filled.require("auto")
+    check_offered("old", filled.pool, {})
+    with pytest.raises(UserError, match="no adapter here can be chosen automatically"):
+        check_offered("auto", filled.pool, {})
