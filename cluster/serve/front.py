@@ -7,9 +7,11 @@ no slow sender takes a replica's place. Ray Serve asks for this through `CALLBAC
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 from starlette.datastructures import Headers
@@ -18,7 +20,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cluster.serve.guard import TokenGuard, token_digest
-from cluster.serve.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from cluster.serve.settings import ServeSettings
 
 CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 VARIABLE = "INFOSAM_SERVE_FRONT"
@@ -37,6 +41,7 @@ class FrontSettings:
     at_once: int  # requests with a picture that replicas work on
     waiting: int  # those that come in or wait meanwhile
     receive_s: float  # that a body may take to come
+    answer_s: float  # that an answer may take to be made and to be read by the client
     token_sha256: str | None
 
     @classmethod
@@ -49,6 +54,7 @@ class FrontSettings:
             at_once=at_once,
             waiting=settings.waiting,
             receive_s=settings.receive_s,
+            answer_s=settings.answer_s + settings.receive_s,
             token_sha256=None if settings.token is None else token_digest(settings.token),
         )
 
@@ -108,8 +114,11 @@ class Front:
         self._inside += 1
         try:
             if await self._taken(body, scope, receive):
+                # Who does not read the answer loses the connection, and not the others their turn.
                 async with self._turns:
-                    await self._app(scope, body.replayed(receive), send)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(self._settings.answer_s):
+                            await self._app(scope, body.replayed(receive), send)
         finally:
             self._inside -= 1
 

@@ -13,7 +13,9 @@ from cluster.serve.front import SMALL_BYTES, VARIABLE, Front, FrontSettings, mid
 from cluster.serve.settings import ServeSettings
 
 MIB = 1 << 20
-SMALL = FrontSettings(body_bytes=4 * MIB, held_bytes=6 * MIB, at_once=1, waiting=2, receive_s=60.0, token_sha256=None)
+SMALL = FrontSettings(
+    body_bytes=4 * MIB, held_bytes=6 * MIB, at_once=1, waiting=2, receive_s=60.0, answer_s=60.0, token_sha256=None
+)
 
 
 class Client:
@@ -153,6 +155,21 @@ def test_who_sends_too_slowly_is_told_and_takes_no_place() -> None:
         quick = Client([b"x"])
         await sent(front, quick)
         assert quick.status == 200
+
+    asyncio.run(work())
+
+
+def test_who_does_not_read_the_answer_takes_no_place_for_ever() -> None:
+    async def work() -> None:
+        behind = Behind(free=False)
+        front = Front(behind, FrontSettings(**{**vars(SMALL), "answer_s": 0.01}))
+        stuck = Client([b"x"])
+        await sent(front, stuck)
+        assert stuck.status is None
+        behind.free.set()
+        next_one = Client([b"x"])
+        await sent(front, next_one)
+        assert next_one.status == 200
 
     asyncio.run(work())
 
