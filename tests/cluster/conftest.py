@@ -6,7 +6,7 @@ import os
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -17,11 +17,12 @@ import pytest
 import ray
 import servers
 from machines import Machine, Network
+from numpy.typing import NDArray
 from PIL import Image
 from square_set import import_square
 
 from infosam.config import RunConfig, validate
-from infosam.data.store import import_dataset
+from infosam.data.store import import_dataset, open_dataset
 from infosam.synthetic import write_demo_domain
 
 
@@ -127,6 +128,23 @@ def make_bundle(spores: Path, negatives: Path, tmp_path_factory: pytest.TempPath
         return export_bundle(report.checkpoint, materials, folder / "adapter", card={"domain": domain})
 
     return made
+
+
+@pytest.fixture(scope="session")
+def own_pictures(spores: Path, negatives: Path) -> Callable[[Mapping[str, Path]], dict[str, NDArray[np.uint8]]]:
+    """For bundles by domain a picture each that was never trained on and that the router gives to its own domain."""
+    from infosam.routing.pool import AdapterPool
+
+    def chosen(bundles: Mapping[str, Path]) -> dict[str, NDArray[np.uint8]]:
+        pool, found = AdapterPool.from_folders(bundles, device="cpu"), {}
+        for name in bundles:
+            store = open_dataset({"spores": spores, "negatives": negatives}[name])
+            pictures = [store.read(split, row).image for split in ("test", "val") for row in range(store.rows(split))]
+            made = zip(pictures, pool.predict_batch(pictures), strict=True)
+            found[name] = next(rgb for rgb, one in made if one.domain == name)
+        return found
+
+    return chosen
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,18 +96,17 @@ def test_a_folder_is_segmented_and_gone_on_with(
 
 @pytest.mark.slow
 def test_a_bucket_whose_pictures_choose_for_themselves(
-    ray_here: None, bucket: ObjectStore, spores: Path, negatives: Path, make_bundle: Callable[..., Path]
+    ray_here: None, bucket: ObjectStore, own_pictures: Callable[..., Any], make_bundle: Callable[..., Path]
 ) -> None:
     system, _ = file_system(bucket.uri("lab"))
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    sets = {"spores": spores, "negatives": negatives}
-    known = {name: open_dataset(data).read("test", 0).image for name, data in sets.items()}
+    bundles = named_bundles([f"spores={make_bundle(0)}", f"negatives={make_bundle(0, 'negatives')}"])
+    known = own_pictures(bundles)
     for name, rgb in {**known, "noise": noise}.items():
         content = io.BytesIO()
         Image.fromarray(rgb).save(content, format="PNG")
         with system.open_output_stream(f"lab/slides/{name}.png") as stream:
             stream.write(content.getvalue())
-    bundles = named_bundles([f"spores={make_bundle(0)}", f"negatives={make_bundle(0, 'negatives')}"])
     adapters = find_adapters(bundles, checkpoint=None, device="cpu")
     request = BatchRequest(source=bucket.uri("lab/slides"), out=bucket.uri("lab/out"), adapters=adapters)
     assert segmented(request) == {"spores": 1, "negatives": 1, "": 1, "before": 0}

@@ -29,7 +29,6 @@ from servers import free_port
 from infosam.data.store import open_dataset
 from infosam.predict import Predictor
 from infosam.prompt_files import ImagePrompt
-from infosam.routing.pool import AdapterPool
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -153,8 +152,7 @@ class Crowd:
 def test_a_crowd_with_bad_pictures_and_a_promotion_in_the_middle(
     make_bundle: Callable[..., Path],
     crown: Callable[[str, Path], None],
-    spores: Path,
-    negatives: Path,
+    own_pictures: Callable[[Mapping[str, Path]], dict[str, NDArray[np.uint8]]],
     tmp_path: Path,
     serve: Callable[..., AbstractContextManager[Any]],
 ) -> None:
@@ -162,8 +160,7 @@ def test_a_crowd_with_bad_pictures_and_a_promotion_in_the_middle(
     crown("spores", bundles["spores 1"])
     crown("negatives", bundles["negatives 1"])
     break_one(crown, make_bundle(1))
-    pool = AdapterPool.from_folders({"spores": bundles["spores 1"], "negatives": bundles["negatives 1"]}, device="cpu")
-    pictures = {name: own_picture(pool, name, data) for name, data in (("spores", spores), ("negatives", negatives))}
+    pictures = own_pictures({name: bundles[f"{name} 1"] for name in ("spores", "negatives")})
     with serve(tmp_path / "home", free_port(), "--follow-s", "0.5", "--max-megapixels", "64") as server:
         crowd = Crowd(server.url, pictures, bundles)
         before, (replica,) = peaks_mib(server.process.pid), replicas_of(server.url)
@@ -220,13 +217,6 @@ def check_the_broken_one(url: str, content: bytes) -> None:
     unknown = ask(url, content, domain="moss")
     assert unknown.status_code == 404
     assert "known domains: leaf, negatives, spores" in unknown.json()["detail"]
-
-
-def own_picture(pool: AdapterPool, domain: str, data: Path) -> NDArray[np.uint8]:
-    """A picture that was never trained on and that the router gives to its own domain."""
-    store = open_dataset(data)
-    pictures = [store.read(split, row).image for split in ("test", "val") for row in range(store.rows(split))]
-    return next(rgb for rgb, one in zip(pictures, pool.predict_batch(pictures), strict=True) if one.domain == domain)
 
 
 def peaks_mib(pid: int) -> dict[str, int]:
