@@ -35,6 +35,7 @@ class Held:
     protocol: ProtocolConfig  # in which it expects its images
     start: int | None  # first block of the encoder that differs from the base
     statistics: DomainStatistics | None
+    nbytes: int  # of its weights
     weights: Weights | None  # None: dropped, and read again from `path` when asked for
 
 
@@ -93,6 +94,7 @@ class Shelf:
             protocol=PROTOCOLS[config.model.protocol],
             start=skeleton.start,
             statistics=read_statistics(path, bundle.card, self._base.spec.image_px),
+            nbytes=sum(tensor.nbytes for tensor in weights.values()),
             weights=weights,
         )
         with self._lock:
@@ -156,15 +158,18 @@ class Shelf:
         """Drops weights, those unused for longest first, but for the `needed` ones, and skeletons that nobody needs."""
         if self._limit_bytes is None:
             return
+        taken = self._taken()
         for held in self._by_use:
-            if self._taken() <= self._limit_bytes:
+            if taken <= self._limit_bytes:
                 return
             if held is not needed and held.weights is not None:
                 held.weights = None
                 self._tidy()
+                taken = self._taken()
 
     def _taken(self) -> int:
-        return sum(_nbytes(held) for held in self._by_use) + sum(slot.nbytes for slot in self._slots.values())
+        weights = sum(held.nbytes for held in self._by_use if held.weights is not None)
+        return weights + sum(slot.nbytes for slot in self._slots.values())
 
     def _tidy(self) -> None:
         """Lets skeletons go that fit no weights in memory."""
@@ -174,7 +179,3 @@ class Shelf:
 
 def _digest(bundle: Bundle) -> str:
     return hashlib.sha256(json.dumps(bundle.card, sort_keys=True).encode()).hexdigest()
-
-
-def _nbytes(held: Held) -> int:
-    return sum(tensor.nbytes for tensor in (held.weights or {}).values())
