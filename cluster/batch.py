@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from cluster.adapters import Adapters
+from cluster.batch_summary import COLUMNS, Summary
 from infosam.data.card import AUTO, PLAIN
 from infosam.data.remote import file_system
 from infosam.errors import DataError, UserError
@@ -23,8 +22,9 @@ if TYPE_CHECKING:
 
 TOGETHER = 4
 """Pictures that go through the model at once."""
-MASKS, SUMMARY = "masks", "summary.csv"
-COLUMNS = ("image", "domain", "version", "score", "threshold", "area", "problem")
+MASKS = "masks"
+NOTES, REFUSAL = "notes", "refusal"
+"""Of a row, beside `COLUMNS`: what the worker has to say about its adapters, and why it cannot work at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,30 +37,51 @@ class BatchRequest:
     out: str
     adapters: Adapters
     domain: str = AUTO
-    prompts: Mapping[str, ImagePrompt] = field(default_factory=dict)  # by file name
+    prompts: Mapping[str, ImagePrompt] = field(default_factory=dict)  # by what `prompts_file` calls their pictures
+    prompts_file: str = ""
     workers: int = 1
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
     overwrite: bool = False
 
 
-def segment_all(request: BatchRequest, tell: Callable[[int, int], None]) -> Counter[str]:
-    """Writes OUT/masks/NAME.png for every picture, subfolders kept, and OUT/summary.csv; masks that are there already
-    are left out, so that a run that was cut off goes on. A picture that cannot be read has its reason in the summary.
+def segment_all(request: BatchRequest, tell: Callable[[int, int], None], warn: Callable[[str], None]) -> Counter[str]:
+    """Writes OUT/masks/NAME.png for every picture, subfolders kept, and OUT/summary.csv; pictures whose mask and row
+    are there already are left out, so that a run that was cut off goes on. A picture that cannot be read has its reason
+    in the summary, which has a row for each picture of all runs.
 
-    Needs a connected Ray. `tell` is called with (pictures done, pictures in all). Returns pictures by domain, "" for
-    plain SAM, and under "problem" and "before" those that failed and those that were there. Raises DataError."""
+    Needs a connected Ray. `tell` is called with (pictures done, pictures in all), `warn` with what is wrong with
+    adapters that are left out. Returns pictures by domain, "" for plain SAM, and under "problem" and "before" those
+    that failed and those that were there. Raises DataError, or UserError where a machine cannot use what was asked for.
+    """
     names = _pictures(request.source)
-    before = set() if request.overwrite else _made(request.out)
-    left = [name for name in names if _mask_name(name) not in before]
+    request = replace(request, prompts=_matched(request, names))
+    summary = Summary(*file_system(_address(request.out)))
+    masks = set() if request.overwrite else _made(request.out)
+    before = {name for name in summary.made if _mask_name(name) in masks}
+    left = [name for name in names if name not in before]
     counts: Counter[str] = Counter({"before": len(names) - len(left)})
-    rows: list[Mapping[str, Any]] = []
-    for row in _segmented(request, left) if left else ():
-        rows.append(row)
-        counts["problem" if row["problem"] else row["domain"]] += 1
-        tell(len(rows), len(left))
-    _write_summary(request.out, sorted(rows, key=lambda row: str(row["image"])))
+    warned: set[str] = set()
+    try:
+        for done, row in enumerate(_segmented(request, left) if left else (), start=1):
+            if row[REFUSAL]:
+                raise UserError(str(row[REFUSAL]))
+            for note in set(str(row[NOTES]).splitlines()) - warned:
+                warned.add(note)
+                warn(note)
+            summary.add(row)
+            counts["problem" if row["problem"] else row["domain"]] += 1
+            tell(done, len(left))
+    finally:
+        summary.write()
     return counts
+
+
+def _matched(request: BatchRequest, names: list[str]) -> dict[str, ImagePrompt]:
+    from infosam.prompt_files import match_prompts
+
+    _, root = file_system(_address(request.source))
+    return match_prompts(request.prompts, names, request.prompts_file, root=root)
 
 
 def _segmented(request: BatchRequest, names: list[str]) -> Iterator[Mapping[str, Any]]:
@@ -89,17 +110,26 @@ class Worker:
     """One process with a pool of adapters; Ray Data calls it with names of pictures."""
 
     def __init__(self, request: BatchRequest) -> None:
+        """One that cannot have the adapters says so with every picture: an actor that raises here would be tried again
+        and again, and its reason lost among Ray's own words."""
         self._request = request
-        self._pool, _ = request.adapters.pool()
+        self._refusal, self._notes = "", ""
+        try:
+            filled = request.adapters.pool()
+            filled.require(request.domain)
+            self._pool, self._notes = filled.pool, "\n".join(filled.problems)
+        except UserError as problem:
+            self._refusal = str(problem)
         self._from, self._root = file_system(_address(request.source))
         self._to, self._out = file_system(_address(request.out))
 
     def __call__(self, batch: pd.DataFrame) -> pd.DataFrame:
-        """Segments a few pictures; a row of `COLUMNS` for each."""
+        """Segments a few pictures; a row of `COLUMNS` for each, with `NOTES` and `REFUSAL`."""
         import pandas as pd
 
-        rows = self._rows([str(name) for name in batch["image"]])
-        return pd.DataFrame(rows, columns=list(COLUMNS))
+        names = [str(name) for name in batch["image"]]
+        rows = [_failed(name, "") for name in names] if self._refusal else self._rows(names)
+        return pd.DataFrame(rows, columns=list(COLUMNS)).assign(**{NOTES: self._notes, REFUSAL: self._refusal})
 
     def _rows(self, names: list[str]) -> list[dict[str, Any]]:
         """One that cannot be segmented is found by taking them one by one."""
@@ -107,7 +137,7 @@ class Worker:
             return self._together(names)
         except (UserError, OSError) as error:
             if len(names) == 1:
-                return [dict.fromkeys(COLUMNS) | {"image": names[0], "domain": "", "problem": str(error)}]
+                return [_failed(names[0], str(error))]
             return [row for name in names for row in self._rows([name])]
 
     def _together(self, names: list[str]) -> list[dict[str, Any]]:
@@ -115,7 +145,7 @@ class Worker:
         from infosam.predict import decode_image
 
         images = [decode_image(self._content(name), name) for name in names]
-        prompts = [self._request.prompts.get(PurePosixPath(name).name) for name in names]
+        prompts = [self._request.prompts.get(name) for name in names]
         asked = None if self._request.domain == PLAIN else self._request.domain
         rows = []
         for name, made in zip(names, self._pool.predict_batch(images, prompts, [asked] * len(names)), strict=True):
@@ -127,6 +157,7 @@ class Worker:
                     "version": made.version or "",
                     "score": made.score,
                     "threshold": made.threshold,
+                    "reason": made.reason,
                     "area": float(made.mask.mean()),
                     "problem": "",
                 }
@@ -144,6 +175,10 @@ class Worker:
         with self._to.open_output_stream(f"{path}.part") as stream:
             stream.write(content)
         self._to.move(f"{path}.part", str(path))
+
+
+def _failed(name: str, problem: str) -> dict[str, Any]:
+    return dict.fromkeys(COLUMNS) | {"image": name, "domain": "", "version": "", "reason": "", "problem": problem}
 
 
 def _pictures(source: str) -> list[str]:
@@ -185,14 +220,3 @@ def _address(text: str) -> str:
 
 def _mask_name(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(".png"))
-
-
-def _write_summary(out: str, rows: list[Mapping[str, Any]]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
-    system, root = file_system(_address(out))
-    system.create_dir(root, recursive=True)
-    with system.open_output_stream(f"{root}/{SUMMARY}") as stream:
-        stream.write(text.getvalue().encode())

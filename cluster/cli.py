@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cluster.import_command import IMPORT_HELP, import_command
 from cluster.serve import commands
+from infosam.data.card import PLAIN
 from infosam.errors import UserError
 
 Address = Annotated[
@@ -245,19 +246,25 @@ def predict(
     device = "cuda" if gpus else "cpu"
     request = BatchRequest(
         source=source, out=out, domain=domain, workers=workers, cpus_per_worker=cpus, gpus_per_worker=gpus,
-        adapters=find_adapters(named_bundles(bundle or []), checkpoint=checkpoint, device=device),
-        prompts=read_prompts(prompts) if prompts else {}, overwrite=overwrite,
+        adapters=find_adapters(
+            named_bundles(bundle or []), checkpoint=checkpoint, device=device, plain=domain == PLAIN
+        ),
+        prompts=read_prompts(prompts) if prompts else {}, prompts_file=str(prompts or ""), overwrite=overwrite,
     )  # fmt: skip
     console = Console()
     with environment(SETTINGS), ray_session(address), Progress(console=console, transient=True) as progress:
         task = progress.add_task("Segmenting", total=None)
-        counts = segment_all(request, lambda done, total: progress.update(task, completed=done, total=total))
+        counts = segment_all(
+            request,
+            lambda done, total: progress.update(task, completed=done, total=total),
+            lambda problem: progress.console.print(f"warning: {problem}", style="yellow", highlight=False),
+        )
     failed, before = counts.pop("problem", 0), counts.pop("before", 0)
     for name, count in sorted(counts.items()):
         console.print(f"{count} by {name or 'plain SAM'}", highlight=False)
     if before:
         console.print(f"{before} were there already", highlight=False)
-    console.print(f"{out.rstrip('/')}/summary.csv has a line for each picture of this run", highlight=False)
+    console.print(f"{out.rstrip('/')}/summary.csv has a line for each picture", highlight=False)
     if failed:
         console.print(f"{failed} could not be segmented; the summary says why", style="red", highlight=False)
         raise typer.Exit(1)

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from infosam import weights_commands
-from infosam.data.card import AUTO, SPLITS
-from infosam.errors import UserError
+from infosam.data.card import AUTO, PLAIN, SPLITS
+from infosam.errors import UnknownDomain, UserError
 
 if TYPE_CHECKING:
     from infosam.config import RunConfig
@@ -35,7 +35,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Image files, folders of images, or patterns in quotes.")],
     out: Annotated[Path, typer.Option(help="Folder for masks, overlays/ and summary.csv.")],
     domain: Annotated[
-        str | None, typer.Option(help="Use the champion of this domain; auto: choose one for each image.")
+        str | None, typer.Option(help="Use this domain's champion; auto: choose for each image; none: plain SAM.")
     ] = None,
     bundle: Annotated[
         list[Path] | None,
@@ -72,6 +72,8 @@ def _adapters(domain: str | None, bundles: list[Path]) -> tuple[str, dict[str, P
     from infosam.resolvers import resolve_domain
     from infosam.routing.gather import by_domain, champion_bundles
 
+    if domain == PLAIN:
+        return PLAIN, _for_their_base(bundles), []
     if domain == AUTO:
         found, problems = (by_domain(bundles), []) if bundles else champion_bundles()
         return AUTO, found, problems
@@ -83,6 +85,18 @@ def _adapters(domain: str | None, bundles: list[Path]) -> tuple[str, dict[str, P
         return domain, {domain: resolve_domain(domain)}, []
     ((name, folder),) = by_domain(bundles).items()
     return name, {name: folder}, []
+
+
+def _for_their_base(bundles: list[Path]) -> dict[str, Path]:
+    """Bundles, or else the champions there are: plain SAM is then the one that most of them were trained on."""
+    from infosam.routing.gather import by_domain, champion_bundles
+
+    if bundles:
+        return by_domain(bundles)
+    try:
+        return champion_bundles()[0]
+    except UnknownDomain:
+        return {}
 
 
 def train(

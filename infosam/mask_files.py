@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -20,8 +20,8 @@ FROZEN = "object"
 class MaskWriter(Protocol):
     """Takes the masks of a run, one after the other."""
 
-    def add(self, image: Path, mask: NDArray[np.bool_], domain: str | None) -> None:
-        """The mask (H, W) of an image, made by the adapter of `domain`, or by frozen SAM."""
+    def add(self, name: PurePath, mask: NDArray[np.bool_], domain: str | None) -> None:
+        """The mask (H, W) of the image of that name, made by the adapter of `domain`, or by frozen SAM."""
         ...
 
     def finish(self) -> Path:
@@ -36,9 +36,11 @@ class PngMasks:
         self._folder = out / "masks"
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, image: Path, mask: NDArray[np.bool_], domain: str | None) -> None:
+    def add(self, name: PurePath, mask: NDArray[np.bool_], domain: str | None) -> None:
         """See MaskWriter."""
-        (self._folder / f"{image.stem}.png").write_bytes(png_of(mask))
+        file = self._folder / name.with_suffix(".png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png_of(mask))
 
     def finish(self) -> Path:
         """See MaskWriter."""
@@ -54,11 +56,11 @@ class CocoMasks:
         self._annotations: list[dict[str, Any]] = []
         self._categories: dict[str, int] = {}
 
-    def add(self, image: Path, mask: NDArray[np.bool_], domain: str | None) -> None:
+    def add(self, name: PurePath, mask: NDArray[np.bool_], domain: str | None) -> None:
         """See MaskWriter."""
         number = len(self._images) + 1
         height, width = mask.shape
-        self._images.append({"id": number, "file_name": image.name, "height": height, "width": width})
+        self._images.append({"id": number, "file_name": name.as_posix(), "height": height, "width": width})
         if not mask.any():
             return
         category = self._categories.setdefault(domain or FROZEN, len(self._categories) + 1)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -18,14 +19,15 @@ from rich.table import Table
 from rich.text import Text
 
 from infosam import metrics
-from infosam.data.card import AUTO
+from infosam.config import ModelConfig
+from infosam.data.card import AUTO, PLAIN
 from infosam.data.pixels import Unusable, read_mask
 from infosam.data.prompts import box_of
 from infosam.errors import DataError, UserError
 from infosam.mask_files import WRITERS, MaskFormat
 from infosam.overlay import draw_overlay
 from infosam.predict import find_images, read_image
-from infosam.prompt_files import ImagePrompt, check_inside, read_prompts
+from infosam.prompt_files import ImagePrompt, check_inside, match_prompts, read_prompts
 from infosam.routing.gather import gather
 from infosam.routing.pool import AdapterPool, Segmented
 
@@ -39,7 +41,7 @@ class PredictionRequest:
     """What the user asked for; see the options of `infosam predict`."""
 
     bundles: Mapping[str, Path]  # by domain
-    domain: str  # one of them for all images, or "auto"
+    domain: str  # one of them for all images, or "auto", or "none" for SAM without adapter
     images: list[Path]
     out: Path
     form: MaskFormat = "png"
@@ -53,13 +55,15 @@ class PredictionRequest:
 def run_prediction(request: PredictionRequest, console: Console) -> None:
     """Writes the masks (`infosam.mask_files`), OUT/overlays/NAME.png and OUT/summary.csv, and prints a table.
 
+    Subfolders of the images are kept where two of them have one name.
+
     Everything a user gave is checked before the first mask is made. Raises UserError."""
     paths = find_images(request.images)
-    _check_names(paths)
+    names = _names(paths)
     if request.truth is not None and not request.truth.is_dir() and len(paths) > 1:
         raise DataError(f"--truth: {request.truth} is one mask for {len(paths)} images; give a folder of masks")
     sizes = {path: read_image(path).shape[:2] for path in paths}  # reads all of them, so that a broken one stops here
-    prompts = _prompts(sizes, request)
+    prompts = _prompts(sizes, names, request)
     pool = _pool(request, console)
     overlays = request.out / "overlays"
     overlays.mkdir(parents=True, exist_ok=True)
@@ -67,10 +71,12 @@ def run_prediction(request: PredictionRequest, console: Console) -> None:
     rows = []
     batches = _segmented(pool, request.domain, paths, prompts)
     for path, rgb, found in track(batches, description="Segmenting", total=len(paths), console=console, transient=True):
-        prompt = prompts.get(path.name, ImagePrompt())
-        truth = _truth_of(path, request.truth, rgb.shape[:2]) if request.truth else None
-        writer.add(path, found.mask, found.domain)
-        draw_overlay(rgb, found.mask, truth, prompt.box).save(overlays / f"{path.stem}.png")
+        prompt = prompts.get(path, ImagePrompt())
+        truth = _truth_of(path, names[path], request.truth, rgb.shape[:2]) if request.truth else None
+        writer.add(names[path], found.mask, found.domain)
+        overlay = overlays / names[path].with_suffix(".png")
+        overlay.parent.mkdir(parents=True, exist_ok=True)
+        draw_overlay(rgb, found.mask, truth, prompt.box).save(overlay)
         rows.append(_row(path, found, prompt, truth))
     masks = writer.finish()
     summary = _write_summary(rows, request.out)
@@ -82,6 +88,10 @@ def run_prediction(request: PredictionRequest, console: Console) -> None:
 
 def _pool(request: PredictionRequest, console: Console) -> AdapterPool:
     """All bundles that can be used; where the user named one it has to be usable, with "auto" one must be choosable."""
+    if request.domain == PLAIN:
+        if not request.bundles:
+            return AdapterPool(ModelConfig(checkpoint=request.checkpoint), device=request.device)
+        return gather(request.bundles, checkpoint=request.checkpoint, device=request.device).pool
     if request.domain != AUTO:
         return AdapterPool.from_folders(request.bundles, checkpoint=request.checkpoint, device=request.device)
     _warn(request.problems, console)
@@ -98,13 +108,14 @@ def _warn(problems: Sequence[str], console: Console) -> None:
 
 
 def _segmented(
-    pool: AdapterPool, domain: str, paths: list[Path], prompts: Mapping[str, ImagePrompt]
+    pool: AdapterPool, domain: str, paths: list[Path], prompts: Mapping[Path, ImagePrompt]
 ) -> Iterator[tuple[Path, NDArray[np.uint8], Segmented]]:
     """Every image (H, W, 3) with what was made of it, in order."""
+    asked = None if domain == PLAIN else domain
     for start in range(0, len(paths), TOGETHER):
         some = paths[start : start + TOGETHER]
         images = [read_image(path) for path in some]
-        found = pool.predict_batch(images, [prompts.get(path.name) for path in some], [domain] * len(some))
+        found = pool.predict_batch(images, [prompts.get(path) for path in some], [asked] * len(some))
         yield from zip(some, images, found, strict=True)
 
 
@@ -163,46 +174,69 @@ def _counted(rows: Sequence[_Row]) -> str:
     return ", ".join([*parts, f"of no known domain, so by SAM without adapter: {abstained}"])
 
 
-def _check_names(paths: list[Path]) -> None:
-    doubled = [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]
-    if doubled:
+def _names(paths: list[Path]) -> dict[Path, PurePosixPath]:
+    """What the files of each image are called, but for their ending: its name, or if two images share one, the path of
+    each below the folder that all lie in. Raises DataError for two that differ in the ending only."""
+    names = {path: PurePosixPath(path.name) for path in paths}
+    if _doubled(names) is not None:
+        root = _root(paths)
+        names = {path: PurePosixPath(_absolute(path).relative_to(root)) for path in paths}
+    doubled = _doubled(names)
+    if doubled is not None:
         raise DataError(
-            f"several images are called {doubled[0]!r} and their masks would overwrite each other; "
-            "run them one folder at a time"
+            f"several images are called {str(doubled)!r} and their masks would overwrite each other; keep one of them, "
+            "or rename"
         )
+    return names
 
 
-def _prompts(sizes: Mapping[Path, tuple[int, ...]], request: PredictionRequest) -> dict[str, ImagePrompt]:
-    """Prompts by file name, checked against the images of given (H, W); boxes around the truth where that is given."""
+def _doubled(names: Mapping[Path, PurePosixPath]) -> PurePosixPath | None:
+    counts = Counter(name.with_suffix("") for name in names.values())
+    return next((name for name, count in counts.items() if count > 1), None)
+
+
+def _root(paths: Sequence[Path]) -> Path:
+    """The deepest folder that all images lie in."""
+    return Path(os.path.commonpath([_absolute(path).parent for path in paths]))
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _prompts(
+    sizes: Mapping[Path, tuple[int, ...]], names: Mapping[Path, PurePosixPath], request: PredictionRequest
+) -> dict[Path, ImagePrompt]:
+    """Prompts by image, checked against the images of given (H, W); boxes around the truth where that is given."""
     if request.truth is not None:
         found = {}
         for path, size in sizes.items():
-            truth = torch.from_numpy(_truth_of(path, request.truth, size))
+            truth = torch.from_numpy(_truth_of(path, names[path], request.truth, size))
             if truth.any():
                 x0, y0, x1, y1 = box_of(truth).tolist()
-                found[path.name] = ImagePrompt(box=(x0, y0, x1, y1))
+                found[path] = ImagePrompt(box=(x0, y0, x1, y1))
         return found
     if request.prompts is None:
         return {}
-    prompts = read_prompts(request.prompts)
-    unknown = sorted(set(prompts) - {path.name for path in sizes})
-    if unknown:
-        raise DataError(f"{request.prompts}: has a prompt for {unknown[0]!r}, which is not among the images")
-    for path, size in sizes.items():
-        if path.name in prompts:
-            check_inside(prompts[path.name], (size[0], size[1]), f"{request.prompts}: {path.name}")
-    return prompts
+    root = _root(list(sizes))
+    paths = {_absolute(path).relative_to(root).as_posix(): path for path in sizes}
+    file = str(request.prompts)
+    matched = match_prompts(read_prompts(request.prompts), list(paths), file, root=root.as_posix())
+    for name, prompt in matched.items():
+        height, width = sizes[paths[name]][:2]
+        check_inside(prompt, (height, width), f"{file}: {name}")
+    return {paths[name]: prompt for name, prompt in matched.items()}
 
 
-def _truth_of(image: Path, truth: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The true mask of an image of (H, W): the file itself, or the one with the same stem in a folder.
-
-    Raises DataError."""
+def _truth_of(image: Path, name: PurePosixPath, truth: Path, size: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The true mask of an image of (H, W): the file itself, or the one of the image's `name` in a folder, whatever its
+    ending. Raises DataError."""
     file = truth
     if truth.is_dir():
-        matches = sorted(path for path in truth.iterdir() if path.stem == image.stem)
+        folder = truth / name.parent
+        matches = sorted(path for path in folder.iterdir() if path.stem == name.stem) if folder.is_dir() else []
         if not matches:
-            raise DataError(f"--truth: no mask called {image.stem}.* in {truth}")
+            raise DataError(f"--truth: no mask called {name.stem}.* in {folder}")
         file = matches[0]
     try:
         mask = read_mask(file)

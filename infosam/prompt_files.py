@@ -1,7 +1,9 @@
 """Prompts of a user's images from a JSON or CSV file, in pixels of the original image.
 
 JSON: {"a.jpg": {"box": [x0, y0, x1, y1]}, "b.jpg": {"points": [[x, y, 1], [x, y, 0]]}}; the last number of a point
-is 1 for object and 0 for background. CSV: columns image,x0,y0,x1,y1. Images are named by file name.
+is 1 for object and 0 for background. CSV: columns image,x0,y0,x1,y1 for boxes, image,x,y,label for points, or all of
+them; a row for the box and for each point, or both in one. An image is named by as much of the end of its path as tells
+it from the others: a.jpg, or x/a.jpg where y/a.jpg is there as well.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,9 @@ from infosam.data.prompts import Prompts
 from infosam.errors import DataError
 
 BOX_COLUMNS = ("x0", "y0", "x1", "y1")
+POINT_COLUMNS = ("x", "y", "label")
+POINTS_COLUMN = "points"
+"""Of a table for MLflow: JSON, a list of [x, y, label]."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,9 @@ class ImagePrompt:
 
 
 def read_prompts(path: Path) -> dict[str, ImagePrompt]:
-    """Prompts by image file name. Raises DataError naming the row or image that is wrong."""
+    """Prompts by what the file calls their images; `match_prompts` says which those are.
+
+    Raises DataError naming the row or image that is wrong."""
     if not path.is_file():
         raise DataError(f"--prompts: no such file: {path}")
     if path.suffix.lower() == ".csv":
@@ -51,12 +59,35 @@ def _from_csv(path: Path) -> dict[str, ImagePrompt]:
             rows = [(f"{path}:{reader.line_num}", row) for row in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a CSV file in UTF-8: {error}") from error
-    missing = [name for name in ("image", *BOX_COLUMNS) if name not in columns]
+    forms: list[Sequence[str]] = [POINT_COLUMNS] if "label" in columns else []
+    if not forms or not set(columns).isdisjoint(BOX_COLUMNS):
+        forms.insert(0, BOX_COLUMNS)
+    missing = [name for name in ("image", *(name for form in forms for name in form)) if name not in columns]
     if missing:
         raise DataError(f"{path}: lacks the columns {', '.join(missing)}; found {', '.join(columns) or 'none'}")
-    return _by_name(
-        path, [(row["image"], ImagePrompt(box=_box([row[name] for name in BOX_COLUMNS], where))) for where, row in rows]
-    )
+    parts: dict[str, list[ImagePrompt]] = defaultdict(list)
+    for where, row in rows:
+        parts[_named(row["image"], path)].append(_of_cells(row, forms, where))
+    return {name: _joined(some, f"{path}: {name}") for name, some in parts.items()}
+
+
+def _of_cells(row: Mapping[str, str | None], forms: Sequence[Sequence[str]], where: str) -> ImagePrompt:
+    """The box and the point of a row; cells may be empty where the table has columns for both."""
+    given = [form for form in forms if any((row[name] or "").strip() for name in form)]
+    if not given:
+        given = list(forms[:1])  # which refuses the empty cells
+    box = _box([row[name] for name in BOX_COLUMNS], where) if BOX_COLUMNS in given else None
+    points = (_point([row[name] for name in POINT_COLUMNS], where),) if POINT_COLUMNS in given else ()
+    return ImagePrompt(box=box, points=points)
+
+
+def _joined(parts: Sequence[ImagePrompt], where: str) -> ImagePrompt:
+    """What several rows say about one image. Raises DataError for two boxes."""
+    boxes = [part.box for part in parts if part.box is not None]
+    if len(boxes) > 1:
+        raise DataError(f"{where}: has two boxes; an image has one")
+    points = tuple(point for part in parts for point in part.points)
+    return ImagePrompt(box=boxes[0] if boxes else None, points=points)
 
 
 def _from_json(path: Path) -> dict[str, ImagePrompt]:
@@ -66,20 +97,45 @@ def _from_json(path: Path) -> dict[str, ImagePrompt]:
         raise DataError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a mapping of image names to prompts, found {type(content).__name__}")
-    return _by_name(path, [(name, parse_prompt(entry, f"{path}: {name}")) for name, entry in content.items()])
+    return {_named(name, path): parse_prompt(entry, f"{path}: {name}") for name, entry in content.items()}
 
 
-def _by_name(path: Path, entries: Sequence[tuple[str | None, ImagePrompt]]) -> dict[str, ImagePrompt]:
-    """Prompts by the last part of the path that names their image. Raises DataError for none or the same twice."""
-    prompts: dict[str, ImagePrompt] = {}
-    for given, prompt in entries:
-        name = Path(given or "").name
-        if not name:
-            raise DataError(f"{path}: a prompt names no image")
-        if name in prompts:
-            raise DataError(f"{path}: has two prompts for {name!r}; an image has one")
-        prompts[name] = prompt
-    return prompts
+def _named(given: str | None, path: Path) -> str:
+    if not PurePosixPath(given or "").name:
+        raise DataError(f"{path}: a prompt names no image")
+    return str(given)
+
+
+def match_prompts(
+    prompts: Mapping[str, ImagePrompt], names: Sequence[str], file: str, *, root: str = ""
+) -> dict[str, ImagePrompt]:
+    """Prompts by the name of their image; `file` is where they stand.
+
+    `names` are paths below `root`. A prompt means the image of just its name, else the only one whose path, `root`
+    included, ends with it. Raises DataError for a prompt of no image or of several, and for two of one image."""
+    last: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        last[PurePosixPath(name).name].append(name)
+    known = set(names)
+    found: dict[str, ImagePrompt] = {}
+    meant: dict[str, str] = {}
+    for given, prompt in prompts.items():
+        ending = PurePosixPath(given).parts
+        if str(PurePosixPath(given)) in known:
+            fitting = [str(PurePosixPath(given))]
+        else:
+            fitting = [name for name in last[ending[-1]] if PurePosixPath(root, name).parts[-len(ending) :] == ending]
+        if not fitting:
+            raise DataError(f"{file}: has a prompt for {given!r}, which is not among the images")
+        if len(fitting) > 1:
+            raise DataError(
+                f"{file}: the prompt for {given!r} may mean {fitting[0]} or {fitting[1]}; name more of the path"
+            )
+        (name,) = fitting
+        if name in found:
+            raise DataError(f"{file}: has two prompts for {name}: {meant[name]!r} and {given!r}; an image has one")
+        found[name], meant[name] = prompt, given
+    return found
 
 
 def parse_prompt(entry: Any, where: str) -> ImagePrompt:
@@ -119,16 +175,28 @@ def _numbers(values: Any, count: int, where: str, form: str) -> list[float]:
 
 
 def prompt_of_row(row: Mapping[Any, Any], where: str) -> ImagePrompt:
-    """The box in the columns `BOX_COLUMNS` of a table's row, each None or NaN or absent where there is none.
+    """The box in the columns `BOX_COLUMNS` of a table's row, each None or NaN or absent where there is none, and the
+    points in `POINTS_COLUMN`, JSON or absent or empty.
 
     Raises DataError that begins with `where`."""
     sides = [row.get(name) for name in BOX_COLUMNS]
     known = [float(side) for side in sides if side is not None and not math.isnan(side)]
+    points = _points_of(row.get(POINTS_COLUMN), where)
     if not known:
-        return ImagePrompt()
+        return ImagePrompt(points=points)
     if len(known) < len(sides) or known[2] < known[0] or known[3] < known[1]:
         raise DataError(f"{where}: a box is {', '.join(BOX_COLUMNS)} with x1 >= x0 and y1 >= y0; got {sides}")
-    return ImagePrompt(box=(known[0], known[1], known[2], known[3]))
+    return ImagePrompt(box=(known[0], known[1], known[2], known[3]), points=points)
+
+
+def _points_of(text: object, where: str) -> tuple[tuple[float, float, int], ...]:
+    if not isinstance(text, str) or not text.strip():
+        return ()
+    try:
+        points = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: {POINTS_COLUMN}: not valid JSON ({error}); expected [[x, y, label], ...]") from error
+    return parse_prompt({"points": points}, where).points
 
 
 def check_inside(prompt: ImagePrompt, size: tuple[int, int], where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
@@ -21,7 +22,7 @@ from cluster.serve.contract import (
     Segmenter,
 )
 from cluster.serve.figures import Figures
-from cluster.serve.guard import Counted, SizeGuard, TokenGuard
+from cluster.serve.guard import Counted, SizeGuard, TokenGuard, token_digest
 from cluster.serve.intake import Intake
 from cluster.serve.settings import ServeSettings, is_loopback
 from infosam import __version__
@@ -69,6 +70,7 @@ DENIED = _problems(_401="No token, or a wrong one.")
 REFUSED = DENIED | _problems(
     _400="The picture or the prompt cannot be read.",
     _404="No such domain.",
+    _408="The request came too slowly.",
     _413="Too many bytes or pixels.",
     _503="Too much to do; try again later.",
 )
@@ -88,7 +90,7 @@ def build_app(segmenter: Segmenter, settings: ServeSettings, replica: str) -> Fa
 def _add_guards(app: FastAPI, settings: ServeSettings, figures: Figures) -> None:
     """The one added last is the first that a request meets."""
     app.add_middleware(SizeGuard, limit=settings.max_upload_bytes)
-    app.add_middleware(TokenGuard, token=settings.token)
+    app.add_middleware(TokenGuard, digest=None if settings.token is None else token_digest(settings.token))
     if is_loopback(settings.host):
         # A page of a stranger may point a name of its own at 127.0.0.1; what it asks for then bears that name.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", settings.host])
@@ -112,8 +114,8 @@ def _add_masks(app: FastAPI, segmenter: Segmenter, intake: Intake, figures: Figu
     @app.post("/v1/segment", responses=REFUSED, summary="Segment a picture; the mask as COCO run lengths")
     async def segment(image: ImageField, domain: DomainField = AUTO, prompt: PromptField = "") -> Segmentation:
         result = await made(image, domain, prompt)
-        coded = coco_of(result.mask)
-        return Segmentation(**_choice(result).model_dump(), area=float(result.mask.mean()), mask=Mask(**coded))
+        coded, area = await asyncio.to_thread(lambda: (coco_of(result.mask), float(result.mask.mean())))
+        return Segmentation(**_choice(result).model_dump(), area=area, mask=Mask(**coded))
 
     @app.post(
         "/v1/mask",
@@ -124,7 +126,8 @@ def _add_masks(app: FastAPI, segmenter: Segmenter, intake: Intake, figures: Figu
     async def mask(image: ImageField, domain: DomainField = AUTO, prompt: PromptField = "") -> Response:
         result = await made(image, domain, prompt)
         headers = {CHOICE_HEADER: json.dumps(_choice(result).model_dump())}
-        return Response(png_of(result.mask), media_type="image/png", headers=headers)
+        content = await asyncio.to_thread(png_of, result.mask)  # of a large picture: tenths of a second
+        return Response(content, media_type="image/png", headers=headers)
 
 
 def _add_state(app: FastAPI, segmenter: Segmenter, figures: Figures) -> None:
@@ -136,7 +139,7 @@ def _add_state(app: FastAPI, segmenter: Segmenter, figures: Figures) -> None:
     async def healthz() -> Health:
         if not segmenter.ready:
             raise HTTPException(503, "the model is not loaded")
-        return Health(status="ok", domains=len(segmenter.offered()))
+        return Health(status="ok", domains=_usable(segmenter))
 
     @app.get(
         "/metrics",
@@ -145,7 +148,12 @@ def _add_state(app: FastAPI, segmenter: Segmenter, figures: Figures) -> None:
         summary="Figures of the replica that answers",
     )
     async def metrics() -> Response:
-        return Response(figures.text(len(segmenter.offered())), media_type="text/plain; version=0.0.4")
+        return Response(figures.text(_usable(segmenter)), media_type="text/plain; version=0.0.4")
+
+
+def _usable(segmenter: Segmenter) -> int:
+    """Domains with an adapter that is in use."""
+    return sum(offer.version is not None or offer.problem is None for offer in segmenter.offered())
 
 
 def _add_pages(app: FastAPI) -> None:

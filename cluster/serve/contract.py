@@ -44,18 +44,19 @@ class Segmenter(Protocol):
         """The domains it knows now."""
 
     async def segment(self, order: Order) -> Made:
-        """Raises UnknownDomain, or DataError for a prompt outside the picture."""
+        """Raises UnknownDomain, DataError for a prompt outside the picture, or UserError for an adapter that cannot be
+        used now."""
 
 
 class Offer(BaseModel):
-    """A domain that can be asked for by name."""
+    """A domain that can be asked for by name, or that has a champion which cannot be used."""
 
     domain: str
-    version: str | None = Field(description="Number of the champion in the registry, or null for a bundle's folder.")
+    version: str | None = Field(description="Number of the champion in use; null for a bundle's folder, or if none is.")
     automatic: bool = Field(
         description="Whether pictures can be recognised as this domain; needs statistics in the bundle."
     )
-    problem: str | None = Field(description="Why a newer champion is not in use, if there is one.")
+    problem: str | None = Field(description="Why the champion of now is not in use, if it is not.")
 
 
 class Offers(BaseModel):

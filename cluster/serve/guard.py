@@ -1,8 +1,10 @@
-"""What stands before the application: who may ask, and how much they may send. Plain ASGI, so that a body that nobody
-may send is never read."""
+"""What stands before the application: who may ask, and how much they may send. Plain ASGI.
+
+`cluster.serve.front` asks the same before Ray Serve has taken the body in; here it holds whatever stands in front."""
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import time
 from collections.abc import Collection
@@ -18,18 +20,23 @@ OPEN_PATHS = ("/", "/try.js", "/try.css", "/healthz", "/openapi.json")
 """What a browser or a load balancer fetches before anybody has shown a token; nothing of it tells of pictures."""
 
 
-class TokenGuard:
-    """Answers 401 unless a request carries the token; lets all pass where there is none."""
+def token_digest(token: str) -> str:
+    """What is compared instead of a token."""
+    return hashlib.sha256(f"Bearer {token}".encode()).hexdigest()
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+
+class TokenGuard:
+    """Answers 401 unless a request carries the token of this digest; lets all pass where there is none."""
+
+    def __init__(self, app: ASGIApp, digest: str | None) -> None:
         self._app = app
-        self._expected = None if token is None else f"Bearer {token}".encode()
+        self._expected = digest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] == "http" and self._expected is not None and scope["path"] not in OPEN_PATHS:
             given = Headers(scope=scope).get("authorization", "").encode("latin-1")
-            if not hmac.compare_digest(given, self._expected):
+            if not hmac.compare_digest(hashlib.sha256(given).hexdigest(), self._expected):
                 refusal = JSONResponse(
                     {"detail": "this server wants a token: send the header Authorization: Bearer TOKEN"},
                     status_code=401,

@@ -5,12 +5,15 @@ Imported by `infosam serve` and by the replicas only: it needs the extra `serve`
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ray import serve
 
 from cluster.serve.app import build_app
 from cluster.serve.contract import Made, Offer, Order
+from cluster.serve.offers import check_offered, offers_of
 from cluster.serve.settings import ServeSettings
 from infosam.data.card import PLAIN
 from infosam.errors import UserError
@@ -18,6 +21,10 @@ from infosam.routing.pool import Segmented
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from tune.champions.following import Standing
+
+log = logging.getLogger(__name__)
 
 TOGETHER = 4
 """Pictures that go through the model at once."""
@@ -31,7 +38,12 @@ class Replica:
 
     def __init__(self, settings: ServeSettings) -> None:
         self._settings = settings
-        self._pool, self._follower = settings.adapters.pool(every_s=settings.follow_s)
+        filled = settings.adapters.pool(every_s=settings.follow_s)
+        if not filled.pool.domains():
+            raise UserError("\n  ".join(["no adapter here can be used:", *filled.problems]))
+        for problem in filled.problems:
+            log.warning("%s", problem)
+        self._pool, self._follower = filled.pool, filled.follower
         if self._follower is not None:
             self._follower.start()
 
@@ -46,23 +58,15 @@ class Replica:
 
     def offered(self) -> list[Offer]:
         """See `Segmenter`."""
-        standings = self._follower.standings if self._follower else {}
-        automatic = set(self._pool.routable())
-        offers = []
-        for domain in self._pool.domains():
-            standing = standings.get(domain)
-            offers.append(
-                Offer(
-                    domain=domain,
-                    version=standing.version if standing else None,
-                    automatic=domain in automatic,
-                    problem=standing.problem if standing else None,
-                )
-            )
-        return offers
+        return offers_of(self._pool, self._standings)
+
+    @property
+    def _standings(self) -> Mapping[str, Standing]:
+        return self._follower.standings if self._follower else {}
 
     async def segment(self, order: Order) -> Made:
         """See `Segmenter`."""
+        check_offered(order.domain, self._pool, self._standings)
         made = await self._together(order)
         if isinstance(made, UserError):
             raise made

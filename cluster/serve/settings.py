@@ -28,8 +28,10 @@ class ServeSettings:
     follow_s: float = 10.0
     max_upload_mib: int = 32
     max_megapixels: float = 25.0
-    at_once: int = 8  # requests a replica works on; each may hold a decoded picture
-    waiting: int = 64  # requests that may wait for a replica before others are turned away
+    at_once: int = 8  # requests with a picture that a replica works on; each may hold a decoded one
+    waiting: int = 64  # such requests that may come in or wait meanwhile, before others are turned away
+    receive_s: float = 60.0  # that a request may take to come
+    answer_s: float = 300.0  # that a replica may take for an answer
     token: str | None = field(default=None, repr=False)
 
     @property

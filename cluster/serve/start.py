@@ -14,6 +14,8 @@ from infosam.errors import UserError
 
 EXTRA = "infosam serve needs packages that are not installed: pip install 'infosam[serve]'"
 NAME = "infosam"
+SMALL_AT_ONCE = 8
+"""Requests without a picture that a replica answers beside those with one."""
 PATIENCE = {
     # Ray Serve gives its proxy five seconds to start and ten to answer, which slow cores under load do not keep.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
@@ -39,6 +41,7 @@ def serving(settings: ServeSettings, *, address: str | None = None, verbose: boo
         try:
             from ray import serve
 
+            from cluster.serve.front import FrontSettings
             from cluster.serve.replica import Replica
         except ImportError as error:
             raise UserError(f"{EXTRA} ({error})") from error
@@ -46,10 +49,19 @@ def serving(settings: ServeSettings, *, address: str | None = None, verbose: boo
             hide_node_messages()
             logging.getLogger("ray.serve").setLevel(logging.ERROR)
         with ray_session(address, verbose=verbose):
-            serve.start(http_options={"host": settings.host, "port": settings.port})
+            if serve.status().proxies:
+                raise UserError(
+                    "Ray Serve runs on this cluster already, with other limits; end it first: serve shutdown"
+                )
+            serve.start(
+                http_options={"host": settings.host, "port": settings.port, "request_timeout_s": settings.answer_s},
+                # The proxy is a child of the controller and inherits this.
+                controller_options={"runtime_env": {"env_vars": FrontSettings.of(settings).environment()}},
+            )
             deployed: Any = serve.deployment(
                 num_replicas=settings.replicas,
-                max_ongoing_requests=settings.at_once,
+                # The front hands on few requests with a picture; the rest of the places is for /healthz and its like.
+                max_ongoing_requests=settings.at_once + SMALL_AT_ONCE,
                 max_queued_requests=settings.waiting,
                 ray_actor_options={"num_cpus": settings.cpus_per_replica, "num_gpus": settings.gpus_per_replica},
             )(Replica)

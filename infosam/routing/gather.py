@@ -59,9 +59,10 @@ def gather(
     checkpoint: Path | None = None,
     device: str = "auto",
     memory_mib: int | None = None,
+    versions: Mapping[str, str] | None = None,
 ) -> Gathered:
     """A pool of the bundles, by domain, that lie there whole and go on one base: that of most of them, or, with
-    `checkpoint`, the one whose weights are in that file.
+    `checkpoint`, the one whose weights are in that file. `versions`: what masks say made them, by domain.
 
     Raises BundleError if none can be used, WeightsError if the base weights are not here."""
     opened, problems = _opened(places)
@@ -71,7 +72,7 @@ def gather(
     pool = AdapterPool(opened[base].model(checkpoint), device=device, memory_mib=memory_mib)
     for domain in opened:
         try:
-            pool.add(domain, places[domain])
+            pool.add(domain, places[domain], (versions or {}).get(domain))
         except UserError as problem:
             problems.append(f"{domain} is left out: {problem}")
     by_name = sorted(set(pool.domains()) - set(pool.routable()))

@@ -21,9 +21,6 @@ from infosam.routing.skeleton import Skeleton, Weights
 from infosam.routing.statistics import DomainStatistics, read_statistics
 from infosam.sam.weights import BaseSam
 
-SKELETONS = 8
-"""Configurations of adapters that stay ready to be swapped into; each one more costs a few milliseconds when used."""
-
 
 @dataclass(eq=False)
 class Held:
@@ -34,17 +31,41 @@ class Held:
     version: str | None  # what its owner calls it
     digest: str  # of its card, which holds those of all its files
     peft: PeftConfig
+    key: str  # of its skeleton
     protocol: ProtocolConfig  # in which it expects its images
     start: int | None  # first block of the encoder that differs from the base
     statistics: DomainStatistics | None
+    nbytes: int  # of its weights
     weights: Weights | None  # None: dropped, and read again from `path` when asked for
 
 
+class Slot:
+    """The skeleton of one configuration, made when it is first needed; others need not wait for that."""
+
+    def __init__(self, base: BaseSam, config: PeftConfig) -> None:
+        self._base, self._config = base, config
+        self._making = threading.Lock()
+        self._skeleton: Skeleton | None = None
+
+    def skeleton(self) -> Skeleton:
+        """Made here if need be, which takes some hundredths of a second. Raises ConfigError."""
+        with self._making:
+            if self._skeleton is None:
+                self._skeleton = Skeleton(self._base, self._config)
+            return self._skeleton
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes by itself."""
+        return 0 if self._skeleton is None else self._skeleton.nbytes
+
+
 class Shelf:
-    """Opens bundles for one base, and keeps their weights as far as `memory_mib` allows. Thread-safe.
+    """Opens bundles for one base, and keeps their weights as far as `memory_mib` allows, and for each configuration of
+    those a skeleton. Thread-safe.
 
     Args:
-        memory_mib: most that the weights take together; the one in use is never dropped. None: no limit.
+        memory_mib: most that weights and skeletons take together; what is in use is never dropped. None: no limit.
     """
 
     def __init__(self, base: BaseSam, memory_mib: int | None) -> None:
@@ -52,14 +73,15 @@ class Shelf:
         self._limit_bytes = None if memory_mib is None else memory_mib << 20
         self._lock = threading.Lock()
         self._by_use: OrderedDict[Held, None] = OrderedDict()  # the one used last stands last
-        self._skeletons: OrderedDict[str, Skeleton] = OrderedDict()
+        self._slots: dict[str, Slot] = {}  # of the configurations of bundles whose weights are in memory
 
     def open(self, domain: str, path: Path, version: str | None = None) -> Held:
         """Reads and checks a bundle. Raises BundleError or BundleMismatch."""
         bundle = read_bundle(path)
         self._check(bundle)
         config = bundle.config
-        skeleton = self._skeleton(config.peft)
+        key = config.peft.model_dump_json()
+        skeleton = self._skeleton(key, config.peft)
         with skeleton.lock:
             weights = skeleton.read(bundle)
         held = Held(
@@ -68,9 +90,11 @@ class Shelf:
             version=version,
             digest=_digest(bundle),
             peft=config.peft,
+            key=key,
             protocol=PROTOCOLS[config.model.protocol],
             start=skeleton.start,
             statistics=read_statistics(path, bundle.card, self._base.spec.image_px),
+            nbytes=sum(tensor.nbytes for tensor in weights.values()),
             weights=weights,
         )
         with self._lock:
@@ -82,13 +106,14 @@ class Shelf:
         """No longer counts a bundle; its memory is free when the last prediction that uses it is done."""
         with self._lock:
             self._by_use.pop(held, None)
+            self._tidy()
 
     @contextmanager
     def worn(self, held: Held) -> Iterator[Sam]:
         """A SAM with this bundle's adapter, for the caller alone until the end of the block.
 
         Raises BundleError if its weights were dropped and cannot be read again."""
-        skeleton = self._skeleton(held.peft)
+        skeleton = self._skeleton(held.key, held.peft)
         with skeleton.lock:
             weights = held.weights
             if weights is None:
@@ -97,14 +122,17 @@ class Shelf:
                 if held in self._by_use:
                     self._by_use.move_to_end(held)
                     self._make_room(held)
-            skeleton.wear(weights)
-            yield skeleton.sam
+            try:
+                skeleton.wear(weights)
+                yield skeleton.sam
+            finally:
+                skeleton.undress()
 
     @property
     def nbytes(self) -> int:
-        """Memory that the weights take."""
+        """Memory that weights and skeletons take."""
         with self._lock:
-            return sum(_nbytes(held) for held in self._by_use)
+            return self._taken()
 
     def _check(self, bundle: Bundle) -> None:
         check_base(bundle, self._base)
@@ -115,14 +143,10 @@ class Shelf:
                 "px; use it alone: infosam predict --bundle"
             )
 
-    def _skeleton(self, config: PeftConfig) -> Skeleton:
-        key = config.model_dump_json()
+    def _skeleton(self, key: str, config: PeftConfig) -> Skeleton:
         with self._lock:
-            found = self._skeletons.pop(key, None) or Skeleton(self._base, config)
-            self._skeletons[key] = found
-            while len(self._skeletons) > SKELETONS:
-                self._skeletons.popitem(last=False)
-            return found
+            slot = self._slots.setdefault(key, Slot(self._base, config))
+        return slot.skeleton()
 
     def _read_again(self, held: Held, skeleton: Skeleton) -> Weights:
         bundle = read_bundle(held.path)
@@ -131,21 +155,27 @@ class Shelf:
         return skeleton.read(bundle)
 
     def _make_room(self, needed: Held) -> None:
-        """Drops weights, those unused for longest first, but for the `needed` ones."""
+        """Drops weights, those unused for longest first, but for the `needed` ones, and skeletons that nobody needs."""
         if self._limit_bytes is None:
             return
-        taken = sum(_nbytes(held) for held in self._by_use)
+        taken = self._taken()
         for held in self._by_use:
             if taken <= self._limit_bytes:
                 return
-            if held is not needed:
-                taken -= _nbytes(held)
+            if held is not needed and held.weights is not None:
                 held.weights = None
+                self._tidy()
+                taken = self._taken()
+
+    def _taken(self) -> int:
+        weights = sum(held.nbytes for held in self._by_use if held.weights is not None)
+        return weights + sum(slot.nbytes for slot in self._slots.values())
+
+    def _tidy(self) -> None:
+        """Lets skeletons go that fit no weights in memory."""
+        needed = {held.key for held in self._by_use if held.weights is not None}
+        self._slots = {key: slot for key, slot in self._slots.items() if key in needed}
 
 
 def _digest(bundle: Bundle) -> str:
     return hashlib.sha256(json.dumps(bundle.card, sort_keys=True).encode()).hexdigest()
-
-
-def _nbytes(held: Held) -> int:
-    return sum(tensor.nbytes for tensor in (held.weights or {}).values())

@@ -24,6 +24,9 @@ def test_it_runs_goes_on_and_says_what_it_must(quick: Callable[..., dict[str, An
         assert found[f"swap_ms_{size}"] > 0
         assert found[f"p95_ms_mixed_{size}"] > 0
     assert found["mb_per_adapter_6"] < 20 * found["bundle_mb"]
+    assert found["mixed_configs"] == 6
+    assert found["swap_ms_mixed_configs"] > 0
+    assert found["p95_ms_mixed_mixed_configs"] > 0
     (file,) = (tmp_path / "out").iterdir()
     published = json.loads(file.read_text(encoding="utf-8"))
     assert published["figures"] == found

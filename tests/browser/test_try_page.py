@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -97,6 +98,33 @@ def test_a_picture_shows_its_mask_domain_and_score(
     assert outside[:3] == [0, 0, 0]
     wide = browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     assert wide, "the page is wider than its window"
+
+
+def drop(browser: Any, content: bytes, name: str) -> None:
+    """Lets go of a file over the page's field, as a browser tells it."""
+    script = """
+    const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([bytes], arguments[1], {type: 'image/png'}));
+    for (const kind of ['dragenter', 'dragover', 'drop']) {
+      const event = new DragEvent(kind, {dataTransfer, bubbles: true, cancelable: true});
+      document.getElementById('drop').firstElementChild.dispatchEvent(event);
+      if (!event.defaultPrevented) throw new Error(`${kind}: the browser would leave the page for the file`);
+    }
+    return document.getElementById('drop').className;"""
+    assert "over" not in browser.execute_script(script, base64.b64encode(content).decode(), name).split()
+
+
+def test_a_picture_that_is_dropped(browser: Any, run: Callable[..., str], picture: Path) -> None:
+    segmenter = Brightness()
+    browser.get(run(segmenter))
+    drop(browser, picture.read_bytes(), "dropped.png")
+    until(browser, "status", "Done")
+    assert text(browser, "chosen") == "bright"
+    assert text(browser, "area").startswith("8.3 %")
+    assert segmenter.orders[0].rgb.shape == (120, 200, 3)
+    drop(browser, b"no picture", "notes.png")
+    until(browser, "status", "notes.png cannot be shown")
 
 
 def test_a_box_that_is_drawn_is_the_prompt(browser: Any, run: Callable[..., str], picture: Path) -> None:

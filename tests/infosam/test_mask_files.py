@@ -40,7 +40,7 @@ def test_a_coco_file_of_a_run(tmp_path: Path) -> None:
         ("b.jpg", np.zeros((4, 4), bool), None),
         ("c.png", MASKS[2], None),
     ):
-        writer.add(tmp_path / name, mask, domain)
+        writer.add(Path(name), mask, domain)
     assert list(tmp_path.iterdir()) == []
     file = writer.finish()
     content = json.loads(file.read_text(encoding="utf-8"))
@@ -63,7 +63,7 @@ def test_our_own_import_reads_it(tmp_path: Path) -> None:
         mask = np.zeros((20, 30), dtype=bool)
         mask[3 : 9 + number, 4:20] = True
         Image.fromarray(RNG.integers(0, 255, (20, 30, 3), np.uint8)).save(source / f"{number}.png")
-        writer.add(source / f"{number}.png", mask, "polyp")
+        writer.add(Path(f"{number}.png"), mask, "polyp")
     writer.finish()
     import_dataset(source, domain="polyp", out=tmp_path / "data")
     store = open_dataset(tmp_path / "data")
@@ -77,5 +77,5 @@ def test_pngs(tmp_path: Path) -> None:
     writer = PngMasks(tmp_path)
     writer.add(Path("somewhere/a.jpg"), MASKS[0], None)
     folder = writer.finish()
-    with Image.open(folder / "a.png") as image:
+    with Image.open(folder / "somewhere" / "a.png") as image:
         assert (np.asarray(image) == MASKS[0] * 255).all()

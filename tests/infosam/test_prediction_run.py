@@ -100,6 +100,45 @@ class TestAuto:
         expected = Predictor(routed["spores"]).logits(picture, ImagePrompt(box=(5, 5, 40, 50)))
         assert ((expected > 0) == mask(out, "spores_0"))[np.abs(expected) > 1e-3].all()
 
+    def test_one_name_in_several_folders(self, run: Command, pictures: Path, bundles, routed, tmp_path: Path) -> None:
+        """Subfolders are kept, and a prompt means the image that its path names."""
+        for name in ("spores", "violet"):
+            (pictures / name).mkdir()
+            (pictures / f"{name}_0.png").rename(pictures / name / "a.png")
+        prompts, out = tmp_path / "points.csv", tmp_path / "out"
+        prompts.write_text("image,x,y,label\nviolet/a.png,9,9,1\nviolet/a.png,1,1,0\n", encoding="utf-8")
+        code, printed = run("predict", f"{pictures}/**/a.png", "--domain", "auto", *bundles, "--out", out,
+                            "--prompts", prompts)  # fmt: skip
+        assert code == 0, printed
+        with (out / "summary.csv").open(newline="", encoding="utf-8") as stream:
+            rows = {Path(row["image"]).parent.name: row for row in csv.DictReader(stream)}
+        assert {name: (row["domain"], row["prompt"]) for name, row in rows.items()} == {
+            "spores": ("spores", "none"), "violet": ("violet", "2 points"),
+        }  # fmt: skip
+        for name, prompt in (("spores", None), ("violet", ImagePrompt(points=((9, 9, 1), (1, 1, 0))))):
+            expected = Predictor(routed[name]).logits(read_image(pictures / name / "a.png"), prompt)
+            assert ((expected > 0) == mask(out, f"{name}/a"))[np.abs(expected) > 1e-3].all()
+            assert (out / "overlays" / name / "a.png").is_file()
+        prompts.write_text("image,x,y,label\na.png,9,9,1\n", encoding="utf-8")
+        code, printed = run("predict", f"{pictures}/**/a.png", "--domain", "auto", *bundles, "--out", out,
+                            "--prompts", prompts)  # fmt: skip
+        assert code == 2
+        assert "'a.png' may mean spores/a.png or violet/a.png" in printed
+
+    @pytest.mark.parametrize("named", [True, False])
+    def test_plain_sam_can_be_asked_for(
+        self, run: Command, pictures: Path, bundles, routed, tmp_path: Path, named: bool
+    ) -> None:
+        out = tmp_path / "out"
+        code, _ = run("predict", pictures, "--domain", "none", *(bundles if named else ()), "--out", out)
+        assert code == 0
+        rows = summary(out)
+        assert {row["domain"] for row in rows.values()} == {""}
+        assert {row["reason"] for row in rows.values()} == {"plain SAM was asked for"}
+        if named:
+            plain = Predictor(read_bundle(routed["spores"]).model()).logits(read_image(pictures / "spores_0.png"))
+            assert ((plain > 0) == mask(out, "spores_0"))[np.abs(plain) > 1e-3].all()
+
     def test_champions_with_a_broken_one(
         self, run: Command, pictures: Path, routed, make_bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

@@ -12,7 +12,7 @@ import torch
 from infosam.data.prompts import box_of, box_prompt, frame_prompt
 from infosam.data.transforms import prepare_mask, resized_hw
 from infosam.errors import DataError
-from infosam.prompt_files import ImagePrompt, check_inside, read_prompts, to_canvas
+from infosam.prompt_files import ImagePrompt, check_inside, match_prompts, read_prompts, to_canvas
 
 
 def written(folder: Path, content: Any, name: str = "prompts.json") -> Path:
@@ -37,7 +37,7 @@ class TestJson:
         }
         assert read_prompts(written(tmp_path, content)) == {
             "a.jpg": ImagePrompt(box=(1, 2, 30.5, 40)),
-            "b.jpg": ImagePrompt(points=((5, 6, 1), (7, 8, 0))),
+            "somewhere/b.jpg": ImagePrompt(points=((5, 6, 1), (7, 8, 0))),
             "c.jpg": ImagePrompt(box=(0, 0, 1, 1)),
             "d.jpg": ImagePrompt(),
         }
@@ -61,7 +61,6 @@ class TestJson:
             ({"a.jpg": {"points": [1, 2, 1]}}, "a point is x, y, label"),
             ({"a.jpg": {"points": 5}}, "points is a list of [x, y, label], found 5"),
             ({"a.jpg": {"points": None}}, "points is a list"),
-            ({"x/a.jpg": {}, "y/a.jpg": {}}, "has two prompts for 'a.jpg'"),
             ({"": {}}, "a prompt names no image"),
         ],
     )
@@ -76,8 +75,20 @@ class TestCsv:
     def test_boxes(self, tmp_path: Path) -> None:
         text = "\ufeffimage,x0,y0,x1,y1,note\nimages/a.jpg,1,2,3.5,4,big\n\nb.jpg,0,0,9,9,\n"
         assert read_prompts(written(tmp_path, text, "prompts.CSV")) == {
-            "a.jpg": ImagePrompt(box=(1, 2, 3.5, 4)),
+            "images/a.jpg": ImagePrompt(box=(1, 2, 3.5, 4)),
             "b.jpg": ImagePrompt(box=(0, 0, 9, 9)),
+        }
+
+    def test_points_with_and_without_boxes(self, tmp_path: Path) -> None:
+        points = "image,x,y,label\na.jpg,5,6,1\na.jpg,7,8.5,0\nb.jpg,1,1,1\n"
+        assert read_prompts(written(tmp_path, points, "points.csv")) == {
+            "a.jpg": ImagePrompt(points=((5, 6, 1), (7, 8.5, 0))),
+            "b.jpg": ImagePrompt(points=((1, 1, 1),)),
+        }
+        both = "image,x0,y0,x1,y1,x,y,label\na.jpg,1,2,3,4,,,\na.jpg,,,,,2,3,1\nb.jpg,1,2,3,4,2,3,0\n"
+        assert read_prompts(written(tmp_path, both, "both.csv")) == {
+            "a.jpg": ImagePrompt(box=(1, 2, 3, 4), points=((2, 3, 1),)),
+            "b.jpg": ImagePrompt(box=(1, 2, 3, 4), points=((2, 3, 0),)),
         }
 
     @pytest.mark.parametrize(
@@ -89,7 +100,10 @@ class TestCsv:
             ("image,x0,y0,x1,y1\na.jpg,1,2,3\n", ".csv:2: a box is"),
             ("x0,y0,x1,y1,image\n1,2,3,4\n", "a prompt names no image"),
             ("image,x0,y0,x1,y1\n\n\na.jpg,5,2,3,4\n", ".csv:4: box [5.0, 2.0, 3.0, 4.0] has no area"),
-            ("image,x0,y0,x1,y1\na.jpg,1,2,3,4\na.jpg,1,2,3,5\n", "has two prompts for 'a.jpg'"),
+            ("image,x0,y0,x1,y1\na.jpg,1,2,3,4\na.jpg,1,2,3,5\n", "a.jpg: has two boxes; an image has one"),
+            ("image,x,label\na.jpg,1,1\n", "lacks the columns y; found image, x, label"),
+            ("image,x,y,label\na.jpg,1,2,3\n", "the label of a point must be 1 (object) or 0 (background), got 3"),
+            ("image,x0,y0,x1,y1,x,y,label\na.jpg,,,,,,,\n", ".csv:2: a box is x0, y0, x1, y1, 4 finite numbers"),
         ],
     )
     def test_what_is_wrong_is_told(self, tmp_path: Path, text: str, message: str) -> None:
@@ -103,6 +117,39 @@ class TestCsv:
 def test_a_missing_file_and_another_format(tmp_path: Path) -> None:
     assert refusal(tmp_path / "p.json") == f"--prompts: no such file: {tmp_path / 'p.json'}"
     assert "must end in .json or .csv" in refusal(written(tmp_path, "x", "prompts.txt"))
+
+
+class TestMatching:
+    NAMES = ("a.jpg", "x/a.jpg", "y/a.jpg", "y/b.jpg")
+    BOX = ImagePrompt(box=(1, 2, 3, 4))
+
+    @pytest.mark.parametrize(
+        ("given", "name"),
+        [
+            ("x/a.jpg", "x/a.jpg"),
+            ("./x/a.jpg", "x/a.jpg"),
+            ("a.jpg", "a.jpg"),  # just its name goes before the end of another's path
+            ("b.jpg", "y/b.jpg"),
+            ("slides/y/a.jpg", "y/a.jpg"),
+            ("/lab/slides/a.jpg", "a.jpg"),
+        ],
+    )
+    def test_the_path_says_which_image(self, given: str, name: str) -> None:
+        assert match_prompts({given: self.BOX}, self.NAMES, "p.csv", root="/lab/slides") == {name: self.BOX}
+
+    @pytest.mark.parametrize(
+        ("given", "names", "words"),
+        [
+            (["c.jpg"], NAMES, "p.csv: has a prompt for 'c.jpg', which is not among the images"),
+            (["z/a.jpg"], NAMES, "'z/a.jpg', which is not among"),
+            (["a.jpg"], NAMES[1:], "'a.jpg' may mean x/a.jpg or y/a.jpg; name more of the path"),
+            (["b.jpg", "y/b.jpg"], NAMES, "has two prompts for y/b.jpg: 'b.jpg' and 'y/b.jpg'"),
+        ],
+    )
+    def test_no_image_or_several_are_refused(self, given: list[str], names: tuple[str, ...], words: str) -> None:
+        with pytest.raises(DataError) as caught:
+            match_prompts(dict.fromkeys(given, self.BOX), names, "p.csv", root="/lab/slides")
+        assert words in str(caught.value)
 
 
 class TestInside:

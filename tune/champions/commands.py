@@ -152,9 +152,12 @@ def publish(
     uri = find_home().tracking_uri
     if not exists(uri):
         raise UserError("no domain has a champion yet, so there is nothing to publish: run `infosam sweep`")
-    made, included = register(uri, domains or ())
+    made, included, problems = register(uri, domains or ())
+    console = wide_console()
+    for problem in problems:
+        console.print(Text("warning: ", style="yellow") + Text(problem), soft_wrap=True)
     held = ", ".join(f"{version.domain} version {version.number}" for version in included)
-    wide_console().print(Text(f"{MODEL} version {made.number} holds {held}"), soft_wrap=True)
+    console.print(Text(f"{MODEL} version {made.number} holds {held}"), soft_wrap=True)
 
 
 @champions_app.command()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec
 
 BUNDLE = "artifacts/bundle"
 """Where the bundle lies below a version's source."""
@@ -77,11 +78,8 @@ def signature() -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    from infosam.prompt_files import BOX_COLUMNS
-
-    box = [ColSpec("double", name, required=False) for name in BOX_COLUMNS]
     return ModelSignature(
-        inputs=Schema([ColSpec("binary", "image"), *box]),
+        inputs=Schema([ColSpec("binary", "image"), *_prompt_columns()]),
         outputs=Schema([ColSpec("binary", "mask"), ColSpec("double", "score")]),
     )
 
@@ -91,15 +89,21 @@ def auto_signature() -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    from infosam.prompt_files import BOX_COLUMNS
-
-    box = [ColSpec("double", name, required=False) for name in BOX_COLUMNS]
     made = [ColSpec("binary", "mask"), ColSpec("string", "domain")]
     chosen = [ColSpec("double", "distance"), ColSpec("double", "threshold"), ColSpec("string", "reason")]
     return ModelSignature(
-        inputs=Schema([ColSpec("binary", "image"), *box, ColSpec("string", "domain", required=False)]),
+        inputs=Schema([ColSpec("binary", "image"), *_prompt_columns(), ColSpec("string", "domain", required=False)]),
         outputs=Schema([*made, *chosen]),
     )
+
+
+def _prompt_columns() -> list[ColSpec]:
+    from mlflow.types import ColSpec
+
+    from infosam.prompt_files import BOX_COLUMNS, POINTS_COLUMN
+
+    box = [ColSpec("double", name, required=False) for name in BOX_COLUMNS]
+    return [*box, ColSpec("string", POINTS_COLUMN, required=False)]
 
 
 def example() -> pd.DataFrame:

@@ -18,21 +18,31 @@ MODEL = PREFIX + AUTO
 FOLDER = "model"  # of the run's artifacts
 
 
-def publish(uri: str, domains: Sequence[str] = ()) -> tuple[Version, list[Version]]:
+def publish(uri: str, domains: Sequence[str] = ()) -> tuple[Version, list[Version], list[str]]:
     """Registers the champions of this moment, all or those of `domains`, as the new champion of `infosam-auto`.
 
-    Returns that version and those it holds. Raises RegistryUnreachable, or UserError without champions, for one that is
-    broken, or for champions on different bases, which no pool can hold together."""
+    Returns that version, those it holds, and a sentence for each one that is broken and left out. Raises
+    RegistryUnreachable, or UserError without champions that can be used, for one that is broken and was named, or for
+    champions on different bases, which no pool can hold together."""
     with open_registry(uri) as registry, tempfile.TemporaryDirectory() as staging:
-        included = _included(registry, domains)
         bundles, model = Path(staging) / "bundles", Path(staging) / FOLDER
-        for version in included:
-            shutil.copytree(bundle_of(registry, version), bundles / version.domain)
+        included: list[Version] = []
+        problems: list[str] = []
+        for version in _included(registry, domains):
+            try:
+                shutil.copytree(bundle_of(registry, version), bundles / version.domain)
+                included.append(version)
+            except (UserError, OSError) as problem:
+                if domains:
+                    raise
+                problems.append(f"{version.domain} is left out: {problem}")
+        if not included:
+            raise UserError("\n  ".join(["no champion can be used, so there is nothing to publish:", *problems]))
         _check_bases(bundles)
         save_automatic(bundles, model)
         contents = {version.domain: version.number for version in included}
         made = _register(registry, model, contents)
-    return made, included
+    return made, included, problems
 
 
 def _included(registry: Registry, domains: Sequence[str]) -> list[Version]:

@@ -2,9 +2,10 @@
 so it imports nothing but libraries and `infosam`, and nothing of a registered version is a pickle.
 
 In: one row per image, `image` the bytes of a picture file (PNG, JPEG, ...), and `x0, y0, x1, y1`, first and last column
-and row of the object in pixels of that picture, NaN or left out where nothing is known. Out: `mask`, a PNG of the
-picture's size with 255 on the object and 0 elsewhere, and `score`, the mean probability of the mask's own pixels (0.5
-to 1, or 0 for an empty mask), which says how sure the model is, not how right.
+and row of the object in pixels of that picture, NaN or left out where nothing is known, and `points`, JSON such as
+[[x, y, 1], [x, y, 0]] with 1 on the object and 0 beside it, empty or left out where there are none. Out: `mask`, a PNG
+of the picture's size with 255 on the object and 0 elsewhere, and `score`, the mean probability of the mask's own pixels
+(0.5 to 1, or 0 for an empty mask), which says how sure the model is, not how right.
 """
 
 from pathlib import Path

@@ -215,7 +215,7 @@ def test_figures_count_answers_and_masks_by_domain(client: TestClient) -> None:
     assert 'infosam_masks_total{domain="(plain SAM)",replica="r1"} 1.0' in text
     assert 'infosam_requests_total{path="/v1/segment",replica="r1",status="400"} 1.0' in text
     assert 'infosam_requests_total{path="(other)",replica="r1",status="404"} 2.0' in text
-    assert 'infosam_domains{replica="r1"} 2.0' in text
+    assert 'infosam_domains{replica="r1"} 1.0' in text
 
 
 def test_the_page_loads_nothing_from_elsewhere(client: TestClient) -> None:

@@ -57,4 +57,4 @@ def test_without_a_token_nothing_else_is_answered(case: Any) -> None:
 @pytest.mark.parametrize("path", ["/v1/segment", "/v1/mask"])
 def test_every_refusal_is_documented(path: str) -> None:
     documented = open_api.raw_schema["paths"][path]["post"]["responses"]
-    assert {"200", "400", "401", "404", "413", "422", "503"} <= set(documented)
+    assert {"200", "400", "401", "404", "408", "413", "422", "503"} <= set(documented)

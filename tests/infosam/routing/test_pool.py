@@ -32,6 +32,7 @@ from infosam.peft.config import (
 from infosam.peft.inject import METHODS
 from infosam.predict import Predictor
 from infosam.prompt_files import ImagePrompt
+from infosam.routing import shelf
 from infosam.routing.pool import AdapterPool
 from infosam.sam.weights import BaseSam
 
@@ -203,6 +204,45 @@ class TestMemory:
         with pytest.raises(BundleError, match="not an adapter bundle"):
             pool.predict_batch([pictures[0]], None, ["leaf"])
         assert pool.predict_batch([pictures[0]], None, ["road"])[0].domain == "road"
+
+    def test_skeletons_count_and_go_with_the_weights_they_are_for(self, make_bundle, lora, pictures) -> None:
+        """Every bundle of another configuration: more than fit are dropped, skeletons too, and made again."""
+        bundles = {f"r{rank}": make_bundle(LoraConfig(rank=rank)) for rank in range(1, 6)}
+        roomy = AdapterPool.from_folders(bundles, device="cpu")
+        tight = AdapterPool.from_folders(bundles, device="cpu", memory_mib=12)
+        assert roomy.weights_bytes > 12 << 20
+        for name in [*bundles, *bundles]:
+            (found,), (expected,) = (pool.predict_batch([pictures[0]], [PROMPT], [name]) for pool in (tight, roomy))
+            assert (found.mask == expected.mask).all()
+            assert tight.weights_bytes <= 12 << 20
+        for name in bundles:
+            roomy.remove(name)
+        assert roomy.weights_bytes == 0
+
+    def test_a_skeleton_that_is_made_stops_nobody(
+        self, tiny_base: BaseSam, lora, make_bundle, pictures, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pool = AdapterPool.from_folders(lora, device="cpu")
+        began, go_on = threading.Event(), threading.Event()
+        made = shelf.Skeleton
+
+        def slowly(*arguments: object) -> object:
+            began.set()
+            assert go_on.wait(60)
+            return made(*arguments)
+
+        monkeypatch.setattr(shelf, "Skeleton", slowly)
+        other = threading.Thread(target=pool.add, args=("other", make_bundle(LoraConfig(rank=7))))
+        other.start()
+        try:
+            assert began.wait(60)
+            (found,) = pool.predict_batch([pictures[0]], [PROMPT], ["leaf"])
+            assert found.domain == "leaf"
+            assert "other" not in pool.domains()
+        finally:
+            go_on.set()
+            other.join()
+        assert "other" in pool.domains()
 
     def test_frozen_tensors_are_shared(self, tiny_base: BaseSam, lora) -> None:
         pool = AdapterPool(tiny_base, device="cpu")

@@ -93,8 +93,9 @@ class TestInThePool:
 
     def test_disturbed_copies_find_it_too(self, pool: AdapterPool, unseen: Pictures) -> None:
         rng = np.random.default_rng(5)
-        for name, rgb in unseen[::4]:
-            assert {one.domain for one in pool.predict_batch(copies(rgb, 5, rng))} <= {name, None}
+        found = [(name, one.domain) for name, rgb in unseen[::2] for one in pool.predict_batch(copies(rgb, 5, rng))]
+        assert all(domain in (name, None) for name, domain in found)
+        assert sum(domain == name for name, domain in found) >= 0.8 * len(found), "abstaining is no answer"
 
     def test_noise_is_of_no_domain_and_gets_plain_sam(self, pool: AdapterPool, tiny_base: BaseSam) -> None:
         noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)

@@ -23,7 +23,9 @@ from rich.console import Console
 from infosam.bundle import read_bundle
 from infosam.data.store import open_dataset
 from infosam.errors import DataError
+from infosam.predict import Predictor
 from infosam.prediction_run import PredictionRequest, run_prediction
+from infosam.prompt_files import ImagePrompt
 from infosam.resolvers import resolve_domain
 from tune.champions.contest import Contest
 from tune.champions.packaging import MODEL_CODE, describe_card, save_model
@@ -107,6 +109,7 @@ def test_its_description_names_columns_and_no_place_of_this_machine(model: Path,
     inputs, outputs = (json.loads(described["signature"][side]) for side in ("inputs", "outputs"))
     assert [(one["name"], one["required"]) for one in inputs] == [
         ("image", True), ("x0", False), ("y0", False), ("x1", False), ("y1", False),
+        ("points", False),
     ]  # fmt: skip
     assert [one["name"] for one in outputs] == ["mask", "score"]
     assert described["metadata"]["domain"] == "disc"
@@ -144,6 +147,14 @@ class TestRows:
         (without,), (with_nan,) = (predict(image=picture, **box)["mask"] for box in ({}, unknown))
         assert without == with_nan
         assert Image.open(io.BytesIO(without)).size == (30, 20)
+
+    def test_points(self, predict: Callable[..., pd.DataFrame], picture: bytes, trained: Path) -> None:
+        rgb, prompt = np.zeros((20, 30, 3), np.uint8), ImagePrompt(points=((9, 9, 1), (25, 3, 0)))
+        (mask,) = predict(image=picture, points="[[9, 9, 1], [25, 3, 0]]")["mask"]
+        expected = Predictor(trained, device="cpu").predict(rgb, prompt)
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(mask))) > 0, expected)
+        with pytest.raises(DataError, match="row 0: points: not valid JSON"):
+            predict(image=picture, points="9, 9, 1")
 
     def test_bytes_that_are_no_picture(self, predict: Callable[..., pd.DataFrame]) -> None:
         with pytest.raises(DataError, match="row 0: image: cannot be read as an image"):
