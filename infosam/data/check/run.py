@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +15,10 @@ from infosam.data.manifest import list_pairs, repeated_in
 from infosam.data.pairs import Listed, ReadOptions
 from infosam.data.readers.contract import Listing
 from infosam.data.readers.table import understood
+from infosam.data.threads import in_order
 from infosam.errors import DataError
 
 MASK_PX = 256  # SAM's mask decoder, whatever the size of the image
-MAX_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,19 +80,12 @@ def _look_at_all(
     allow_empty: bool,
     progress: Callable[[int, int], None] | None,
 ) -> list[Facts]:
-    """Threads, not processes: decoding is done outside Python's lock, and rows of Arrow files cannot be sent."""
     facts: list[Facts] = []
-    threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
-    with ThreadPoolExecutor(threads) as pool:
-        looked = pool.map(partial(look, choice=options.choice, mask_px=mask_px, allow_empty=allow_empty), listed)
-        try:
-            for done, seen in enumerate(looked, start=1):
-                facts.append(seen)
-                if progress:
-                    progress(done, len(listed))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    one = partial(look, choice=options.choice, mask_px=mask_px, allow_empty=allow_empty)
+    for done, seen in enumerate(in_order(one, listed), start=1):
+        facts.append(seen)
+        if progress:
+            progress(done, len(listed))
     return facts
 
 
