@@ -67,9 +67,8 @@ def discover(
         raise DataError(f"{source}: no image-mask pairs in it; {understood()}")
     if splitting.anew:
         listed = [replace(pair, split=None) for pair in listed]
-    leaks = leaks_in(listed)
-    if leaks:
-        raise problems_error(source, leaks)
+    if leaks := leaks_in(listed):
+        raise problems_error(source, [problem for _, problem in leaks])
     shares: dict[str, float] = {}
     if options.choice.classes or splitting.stratify:
         listed, shares, more = _with_shares(listed, options)
@@ -224,28 +223,29 @@ def repeated_in(listed: Sequence[Listed]) -> list[str]:
     return problems
 
 
-def leaks_in(listed: Sequence[Listed]) -> list[str]:
-    """An image or a group in two splits, or an image in two groups: scores would be of images trained on."""
+def leaks_in(listed: Sequence[Listed]) -> list[tuple[int, str]]:
+    """An image or a group in two splits, or an image in two groups: scores would be of images trained on. Each with the
+    position of the pair that does not fit."""
     first: dict[tuple[str, str], Listed] = {}
     by_image: dict[str, Listed] = {}
-    problems: dict[tuple[str, str], str] = {}
-    for pair in listed:
+    problems: dict[tuple[str, str], tuple[int, str]] = {}
+    for position, pair in enumerate(listed):
         other = by_image.setdefault(str(pair.image), pair)
         if other.group != pair.group:
-            problems.setdefault(
-                ("groups of", str(pair.image)),
+            text = (
                 f"image {pair.image} has group {other.group!r} in {other.row} and {pair.group!r} in {pair.row}; "
-                "give all its rows the same group",
+                "give all its rows the same group"
             )
+            problems.setdefault(("groups of", str(pair.image)), (position, text))
         things = [("image", str(pair.image))]
         if pair.group:
             things.append(("group", pair.group))
         for kind, name in things:
             earlier = first.setdefault((kind, name), pair)
             if earlier.split != pair.split:
-                problems.setdefault(
-                    (kind, name),
+                text = (
                     f"{kind} {name} is in two splits: {earlier.split} ({earlier.row}) and {pair.split} ({pair.row}); "
-                    "keep it in one, or its score means nothing",
+                    "keep it in one, or its score means nothing"
                 )
+                problems.setdefault((kind, name), (position, text))
     return list(problems.values())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,41 @@ from infosam.data.card import CARD_NAME, DatasetCard, Shard, read_card
 from infosam.data.remote import CHUNK_BYTES, file_system, remote_card, telling
 from infosam.download import Progress, sha256_of_file
 from infosam.errors import DataError
+
+
+@contextmanager
+def placed(out: str, progress: Progress | None = None, *, overwrite: bool = False) -> Iterator[Path]:
+    """The folder to write a data set for `out` into: `out` itself, or, for an address (s3://bucket/set, ...), one of
+    this machine's temporary folder, which is pushed and removed afterwards.
+
+    That needs room here for the whole data set. Raises DataError before anything is made: for an address that cannot
+    be written to, and for one where a data set lies, which only `overwrite` replaces."""
+    if "://" not in out:
+        yield Path(out)
+        return
+    there = _writable(out)
+    if there is not None and not overwrite:
+        raise DataError(
+            f"--out {out}: holds a data set already (domain {there.domain}, {sum(there.counts.values())} rows, digest "
+            f"{there.digest[:12]}); choose another address, or replace it with --overwrite"
+        )
+    with tempfile.TemporaryDirectory(prefix="infosam-") as scratch:
+        folder = Path(scratch) / "set"
+        yield folder
+        push(folder, out, progress, overwrite=overwrite)
+
+
+def _writable(url: str) -> DatasetCard | None:
+    """What lies at an address, after a look whether one may write there. Raises DataError."""
+    system, root = file_system(url)
+    there = _card_there(system, root, url)
+    probe = f"{root}/.infosam-may-write"
+    with telling(url):
+        system.create_dir(root, recursive=True)
+        with system.open_output_stream(probe) as stream:
+            stream.write(b"may be removed")
+        system.delete_file(probe)
+    return there
 
 
 def push(folder: Path, url: str, progress: Progress | None = None, *, overwrite: bool = False) -> bool:

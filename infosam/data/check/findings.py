@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]  # stops an import; makes results doubtful; is handled, but to be known
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+FINDINGS_NAME = "findings.csv"
 
 
 @dataclass(frozen=True)
@@ -71,3 +75,13 @@ _ALL = (
     ),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
+
+
+def write_findings(path: Path, findings: Sequence[Finding]) -> None:
+    """All findings, however many, as a CSV. Raises OSError."""
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file)
+        writer.writerow(["severity", "finding", "row", "file", "what", "why", "cure", "mended"])
+        for one in findings:
+            kind = one.kind
+            writer.writerow([kind.severity, kind.name, one.row, one.file, one.what, kind.why, kind.cure, one.mended])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,7 +57,7 @@ def check_source(
     if not listing.listed and not problems:
         raise DataError(f"{source}: no image-mask pairs in it; {understood()}")
     facts = _look_at_all(listing.listed, options, mask_px, allow_empty, progress)
-    findings = [Finding(KINDS["listing"], "", "", problem) for problem in problems]
+    findings = [_of_listing(problem, listing.root) for problem in problems]
     for position, (pair, seen) in enumerate(zip(listing.listed, facts, strict=True)):
         findings += [_finding(kind, what, pair, position) for kind, what in seen.found]
     whole = Whole(listing.listed, facts)
@@ -87,6 +89,18 @@ def _look_at_all(
         if progress:
             progress(done, len(listed))
     return facts
+
+
+def _of_listing(problem: str, root: Path) -> Finding:
+    """A problem of a reader: it begins with the file, or with the row of a list in `root`, that is wrong."""
+    words = problem.split(": ")
+    for amount in range(len(words) - 1, 0, -1):  # the longest first, for a name may have such a mark in it
+        file = ": ".join(words[:amount])
+        if os.path.lexists(file):
+            return Finding(KINDS["listing"], Path(os.path.relpath(file, root)).as_posix(), file, problem)
+    name = re.sub(r":\d+$", "", words[0])
+    file = str(root / name) if os.path.lexists(root / name) else name
+    return Finding(KINDS["listing"], words[0], file, problem)
 
 
 def _finding(kind: str, what: str, pair: Listed | None, position: int | None) -> Finding:

@@ -50,7 +50,7 @@ Said = Iterator[tuple[int | None, str]]  # position of the pair, or None for the
 
 
 def _leaks(whole: Whole) -> Said:
-    yield from ((None, text) for text in leaks_in(whole.listed))
+    yield from leaks_in(whole.listed)
 
 
 def _same(whole: Whole, *, across: bool) -> Said:
