@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from infosam.data.check.findings import FINDINGS_NAME, Finding, write_findings
 from infosam.data.check.run import Report
 from infosam.data.masks import Unusable
 from infosam.data.pairs import Labels, Listed
-from infosam.data.pixels import PICTURE_ERRORS, Picture, open_both, open_picture, png, read_bytes
+from infosam.data.pixels import PICTURE_ERRORS, Picture, open_both, open_picture, open_picture_file, png, read_bytes
 from infosam.data.staging import put_in_place, staged
 from infosam.errors import DataError
 
@@ -132,7 +132,7 @@ def _thresholded(pair: Listed) -> NDArray[np.bool_]:
     if isinstance(drawn, Labels):
         return np.asarray(drawn.values, np.float64) > 127
     try:
-        with Image.open(io.BytesIO(drawn)) as image:
+        with open_picture_file(BytesIO(drawn)) as image:
             return np.asarray(np.asarray(image.convert("L")) > 127, dtype=np.bool_)
     except PICTURE_ERRORS as error:
         raise Unusable(f"{pair.mask}: {error}") from error
