@@ -38,7 +38,7 @@ PICTURE_ERRORS = (
     NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
 # Of what Pillow could read: EPS, for one, would hand a stranger's program to Ghostscript.
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "JPEG2000", "MPO")
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "JPEG2000")  # MPO is opened as JPEG
 _SIZE_CURES = {
     "size": "; export the mask at the size of the image, or correct the row if they do not belong together",
     "size-rotated": " after its EXIF rotation; the mask was drawn on the unrotated picture: rotate the mask",
