@@ -214,6 +214,7 @@ def read_bytes(path: Path, kind: str) -> bytes:
     except FileNotFoundError:
         siblings = sorted(path.parent.glob(f"{_escaped(path.stem)}.*")) if path.parent.is_dir() else []
         hint = f"; {siblings[0].name} is there, correct the name" if siblings else "; add it or remove the row"
+        hint = "; it is a link to nothing: renew or remove it" if path.is_symlink() else hint
         raise Unusable(f"{path}: {kind}: no such file{hint}", "missing") from None
     except IsADirectoryError:
         raise Unusable(f"{path}: {kind}: is a folder, not a file; correct the row", "missing") from None

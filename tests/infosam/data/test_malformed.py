@@ -233,7 +233,7 @@ CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     "image without mask": (without("masks/3.png"), ("no mask 3.*", "add it or remove")),
     "mask without image": (without("images/3.png"), ("mask without an image", "remove it")),
     "link in a circle of folders": (loop, ("a link to a folder that was already read", "remove the link")),
-    "link to nothing": (dangling, ("2.png", "no such file", "correct the name")),
+    "link to nothing": (dangling, ("2.png", "no such file", "link to nothing", "renew or remove")),
     "link to itself": (circle, ("2.png", "check its name and permissions")),
     "a pipe": (pipe, ("is a pipe or a device", "correct the row")),
     "a device that never ends": (device, ("is a pipe or a device", "correct the row")),
