@@ -37,7 +37,7 @@ from infosam.data.source_options import (
     part_options,
     read_options,
 )
-from infosam.errors import DataError
+from infosam.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from infosam.data.statistics import SplitStatistics
@@ -142,7 +142,9 @@ def import_command(
 def check_command(
     source: Source,
     classes: Classes = None,
+    instances: Instances = False,
     group: Group = None,
+    new_splits: NewSplits = False,
     image_column: ImageColumn = "image",
     mask_column: MaskColumn = "label",
     bands: BandsOption = None,
@@ -167,9 +169,15 @@ def check_command(
 
     messages = Console(stderr=True)
     parts = part_options(bands, window, axis, slices, tile, overlap)
-    options = read_options(classes, parts, image_column=image_column, mask_column=mask_column)
+    options = read_options(classes, parts, image_column=image_column, mask_column=mask_column, instances=instances)
+    if fix is not None and instances:
+        raise ConfigError(
+            "--fix with --instances: a cleaned copy keeps one mask a row; mend first, import with --instances"
+        )
     with progress(messages, "Checking") as bar:
-        report = check_source(source, options, group=group, allow_empty=allow_empty, mask_px=mask_px, progress=bar)
+        report = check_source(
+            source, options, group=group, anew=new_splits, allow_empty=allow_empty, mask_px=mask_px, progress=bar
+        )
     if fix is not None:
         from infosam.data.check.fix import write_fixed
 

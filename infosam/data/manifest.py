@@ -99,9 +99,30 @@ def list_pairs(source: Path, options: ReadOptions, group: str | None = None) -> 
     single rows."""
     problems: list[str] = []
     listing = in_parts(choose_reader(source).read(source, options, problems), options, problems)
+    listing = replace(listing, listed=_nameable(listing.listed, problems))
     if group:
         listing = replace(listing, listed=grouped(listing, group, problems))
-    return listing, problems
+    return listing, [problem.encode(errors="backslashreplace").decode() for problem in problems]
+
+
+def _nameable(listed: Sequence[Listed], problems: list[str]) -> list[Listed]:
+    """Those whose names are text: a name in another encoding can neither be stored nor shown."""
+    good = []
+    for pair in listed:
+        odd = [name for name in map(str, (pair.image, pair.mask)) if not _is_text(name)]
+        if odd:
+            problems.append(f"{pair.row}: {odd[0]!a}: its name is not in UTF-8; rename it (convmv does many)")
+        else:
+            good.append(pair)
+    return good
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def grouped(listing: Listing, group: str, problems: list[str]) -> list[Listed]:

@@ -39,6 +39,7 @@ PICTURE_ERRORS = (
 )  # fmt: skip
 # Of what Pillow could read: EPS, for one, would hand a stranger's program to Ghostscript.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "JPEG2000")  # MPO is opened as JPEG
+DARK = 64  # of 255: a picture of 16 bits that stays below uses 14 of them or fewer
 _SIZE_CURES = {
     "size": "; export the mask at the size of the image, or correct the row if they do not belong together",
     "size-rotated": " after its EXIF rotation; the mask was drawn on the unrotated picture: rotate the mask",
@@ -144,13 +145,26 @@ def open_picture(pair: Listed) -> Picture:
         with open_picture_file(BytesIO(content)) as image:
             rotated = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-            rgb, mode = to_rgb(image), image.mode
+            rgb, mode = _shown(image, pair.image)
     except PICTURE_ERRORS as error:
         raise unreadable(pair.image, "image", error) from error
     kept = None if rotated else content
     return Picture(
         source=content, encoded=kept, pixels=rgb, rgb=rgb, rotated=rotated, mode=mode, transparent=transparent
     )
+
+
+def _shown(image: Image.Image, path: Path) -> tuple[NDArray[np.uint8], str]:
+    """Pixels (H, W, 3) as of `to_rgb`, and the mode, with ";16" where Pillow keeps the upper 8 of 16 bits a colour.
+
+    Raises Unusable if these are (almost) empty: cameras of 10 to 14 bits write into the lower ones."""
+    deep = any(";16" in str(tile.args) for tile in getattr(image, "tile", ())) and len(image.getbands()) > 1
+    mode = f"{image.mode};16" if deep else image.mode
+    rgb = to_rgb(image)
+    if deep and (brightest := int(rgb.max())) < DARK:
+        text = f"{path}: the image has 16 bits a colour and uses only the lower ones (below {(brightest + 1) << 8:,})"
+        raise Unusable(f"{text}, so it would be black; stretch it to 0..255 and save it with 8 bits", "dark")
+    return rgb, mode
 
 
 def _of_pixels(pixels: NDArray[np.uint8]) -> Picture:
@@ -200,7 +214,7 @@ def decode_rgb(content: bytes, path: Path) -> NDArray[np.uint8]:
     """Pixels (H, W, 3) of an encoded picture, upright. Raises Unusable."""
     try:
         with open_picture_file(BytesIO(content)) as image:
-            return to_rgb(image)
+            return _shown(image, path)[0]
     except PICTURE_ERRORS as error:
         raise unreadable(path, "image", error) from error
 

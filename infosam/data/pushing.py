@@ -55,7 +55,8 @@ def push(folder: Path, url: str, progress: Progress | None = None, *, overwrite:
     Every file is compared with its sum in the card before it is sent, those that lie there are not sent again, and
     `dataset.json`, which makes them a data set, comes last: a push that was stopped leaves what was there before.
     `progress` is called with (bytes sent, bytes in all). Raises DataError, also if a file would take the place of
-    another data set's, which `overwrite` allows: who reads that meanwhile is told that it is damaged."""
+    another data set's, which `overwrite` allows: who reads that meanwhile is told that it is damaged. Files that only
+    the old data set had are removed last."""
     card = read_card(folder)
     system, root = file_system(url)
     there = _card_there(system, root, url)
@@ -78,6 +79,9 @@ def push(folder: Path, url: str, progress: Progress | None = None, *, overwrite:
             if progress:
                 progress(sum(sizes[: number + 1]), sum(sizes))
         _send(system, folder / CARD_NAME, f"{root}/{CARD_NAME}")
+        for name in sums.keys() - {shard.name for shard in card.shards}:  # or data/*.parquet would hold two data sets
+            if system.get_file_info(f"{root}/{name}").is_file:
+                system.delete_file(f"{root}/{name}")
     return True
 
 

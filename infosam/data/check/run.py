@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -43,17 +43,20 @@ def check_source(
     options: ReadOptions | None = None,
     *,
     group: str | None = None,
+    anew: bool = False,
     allow_empty: bool = False,
     mask_px: int = MASK_PX,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Looks at every pair of `source`, any layout of `readers.table`. Writes nothing.
 
-    `mask_px` is the longest side of the masks that the model computes. Raises DataError only if nothing can be listed
-    at all."""
+    `anew` forgets the splits of the source, as an import may; `mask_px` is the longest side of the masks that the model
+    computes. Raises DataError only if nothing can be listed at all."""
     options = options or ReadOptions()
     listing, problems = list_pairs(source, options, group)
     problems += repeated_in(listing.listed)
+    if anew:
+        listing = replace(listing, listed=[replace(pair, split=None) for pair in listing.listed])
     if not listing.listed and not problems:
         raise DataError(f"{source}: no image-mask pairs in it; {understood()}")
     facts = _look_at_all(listing.listed, options, mask_px, allow_empty, progress)

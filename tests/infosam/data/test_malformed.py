@@ -81,6 +81,14 @@ def smeared(folder: Path) -> Path:
     return folder
 
 
+def not_utf8(folder: Path) -> Path:
+    """Names as an old system in latin-1 wrote them."""
+    write_pictures(folder)
+    for kind in ("images", "masks"):
+        (folder / kind / "2.png").rename(os.fsdecode(os.fsencode(folder / kind) + b"/caf\xe9.png"))
+    return folder
+
+
 def rotated(folder: Path) -> Path:
     write_pictures(folder)
     exif = Image.Exif()
@@ -237,6 +245,11 @@ CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     "link to itself": (circle, ("2.png", "check its name and permissions")),
     "a pipe": (pipe, ("is a pipe or a device", "correct the row")),
     "a device that never ends": (device, ("is a pipe or a device", "correct the row")),
+    "a name that is no UTF-8": (not_utf8, ("caf\\udce9.png", "not in UTF-8", "rename it")),
+    "a mask whose name is no UTF-8": (
+        lambda folder: (not_utf8(folder) / "images" / os.fsdecode(b"caf\xe9.png")).unlink() or folder,
+        ("caf\\udce9.png", "mask without an image", "remove it"),
+    ),
     "empty file": (with_image(b""), ("the file is empty", "copy it again")),
     "cut short": (with_image(PNG[: len(PNG) // 2]), ("2.png", "damaged or cut short", "export it again")),
     "header only": (with_image(PNG[:20]), ("not a picture", "save it as PNG")),
@@ -334,7 +347,8 @@ def file_of(name: str) -> str:
         "nothing there": "gone", "empty folder": "source", "folder of other things": "images",
         "image without mask": "3.png", "mask without image": "3.png", "link in a circle of folders": "again",
         "only blank masks": "source", "list is a broken parquet": "list.parquet", "Arrow file cut short": ".arrow",
-        "COCO size of another picture": "1.png",
+        "COCO size of another picture": "1.png", "a name that is no UTF-8": "images/caf",
+        "a mask whose name is no UTF-8": "masks/caf",
     }  # fmt: skip
     if name in elsewhere:
         return elsewhere[name]

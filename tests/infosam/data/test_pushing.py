@@ -10,7 +10,7 @@ import pytest
 from object_store import ObjectStore, object_store
 
 from infosam import cli
-from infosam.data import manifest, pushing
+from infosam.data import manifest, pushing, shards
 from infosam.data.card import read_card
 from infosam.data.growing import append, resplit
 from infosam.data.pushing import push
@@ -122,6 +122,20 @@ def test_a_folder_that_is_no_data_set_and_a_wrong_address_are_refused(made: Path
     assert caught.value.code == 2
     with pytest.raises(DataError, match="nonsense:// is not understood"):
         push(made, "nonsense://shelf/set")
+
+
+def test_nothing_of_a_data_set_that_was_replaced_is_left(
+    made: Path, folder_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs that read data/*.parquet would mix the two."""
+    push(made, (tmp_path / "shelf").as_uri())
+    (tmp_path / "shelf" / "data" / "mine.txt").write_text("not of the card")
+    monkeypatch.setattr(shards, "SHARD_MIB", 256)
+    import_dataset(folder_set, domain="other", out=tmp_path / "other")
+    push(tmp_path / "other", (tmp_path / "shelf").as_uri(), overwrite=True)
+    names = {path.name for path in (tmp_path / "shelf" / "data").iterdir()}
+    assert names == {"part-00000.parquet", "mine.txt"}
+    assert sum(open_dataset(tmp_path / "shelf").card.counts.values()) == 20
 
 
 # ------------------------------------------------------------------------------------------ importing into a bucket

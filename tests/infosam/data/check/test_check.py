@@ -4,6 +4,8 @@ import csv
 import hashlib
 import io
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +145,26 @@ def dangling(source: Path) -> None:
     (source / "masks/train/1.png").symlink_to(source / "gone.png")
 
 
+def deep(bits: int) -> Callable[[Path], None]:
+    """A PNG of 16 bits a colour, of which so many are used; Pillow cannot write one."""
+
+    def write(source: Path) -> None:
+        values = np.asarray(photo(1), np.uint16) << (bits - 8)
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        head = struct.pack(">IIBBBBB", SIDE, SIDE, 16, 2, 0, 0, 0)
+        content = b"\x89PNG\r\n\x1a\n"
+        for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+            content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        (source / "images/train/1.png").write_bytes(content)
+
+    return write
+
+
+def of_two_classes(source: Path) -> None:
+    for path, value in (("train/0", 3), ("train/1", 7), ("train/2", 3)):
+        Image.fromarray(disc(value=value)).save(source / f"masks/{path}.png")
+
+
 def drop(split: str) -> Callable[[Path], None]:
     def write(source: Path) -> None:
         for kind in ("images", "masks"):
@@ -156,6 +178,7 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
     "missing": dangling,
     "format": lambda source: (source / "images/train/1.png").write_bytes(b"text"),
     "damaged": lambda source: (source / "images/train/1.png").write_bytes(encoded(pixels(1))[:200]),
+    "dark": deep(12),
     "size": replace_mask(disc(32)),
     "mask-alpha": replace_mask(Image.new("RGBA", (SIDE, SIDE), (255, 255, 255, 9))),
     "mask-smeared": smeared(),
@@ -171,6 +194,7 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
     "no-split": drop("val"),
     "no-train": drop("train"),
     "imbalance": tiny_objects,
+    "classes": of_two_classes,
     "split-shift": many_large_in_val,
     "sixteen-bit": replace_image(lambda: Image.fromarray(np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE))),
     "cmyk": cmyk,
@@ -182,7 +206,7 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
 }
 
 
-OF_THE_SET = {"no-split", "no-train", "imbalance", "split-shift"}  # no single file is to blame
+OF_THE_SET = {"no-split", "no-train", "imbalance", "classes", "split-shift"}  # no single file is to blame
 SECOND = {"duplicate": "6.png", "repeated": "2.png", "near-duplicate": "5.png"}
 
 
@@ -193,7 +217,10 @@ def test_it_is_found_and_nothing_else(kind: str, clean: Path, monkeypatch: pytes
     SPOILS[kind](clean)
     findings = by_kind(check_source(clean).findings)
     found = {name: [one.what for one in of_kind] for name, of_kind in findings.items()}
-    also = {"near-duplicate": {"name"}, "full": {"inverted"}, "split-shift": {"near-duplicate"}}
+    also = {
+        "near-duplicate": {"name"}, "full": {"inverted"}, "split-shift": {"near-duplicate"},
+        "mask-levels": {"classes"}, "classes": {"mask-levels"},
+    }  # fmt: skip
     assert kind in found
     assert set(found) <= {kind} | also.get(kind, set())
     for one in findings[kind]:
@@ -228,6 +255,41 @@ def test_a_row_that_cannot_be_read_is_named_with_its_list(clean: Path) -> None:
     (clean / "list.csv").write_text("image,label\nimages/train/0.png,\n../x: y.png,masks/train/0.png\n")
     rows = [(one.kind.name, one.row, one.file) for one in check_source(clean / "list.csv").findings]
     assert rows == [("listing", f"list.csv:{line}", str(clean / "list.csv")) for line in (2, 3)]
+
+
+def test_all_bits_of_a_deep_picture_are_well(clean: Path, tmp_path: Path) -> None:
+    deep(16)(clean)
+    assert found_in(clean) == {"sixteen-bit": ["1.png: mode RGB;16"]}
+    assert mended(clean, tmp_path / "out").findings == ()
+
+
+def test_one_class_for_each_image_is_told(clean: Path) -> None:
+    of_two_classes(clean)
+    assert found_in(clean)["classes"] == [
+        "the object has 3 different values in masks of mode L: 255 in 5, 3 in 2, 7 in 1"
+    ]
+    chosen = ReadOptions(choice=MaskChoice(classes=("3", "7", "255")))
+    assert "classes" not in found_in(clean, options=chosen)
+
+
+def test_what_an_import_may_do_a_check_may_too(clean: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Label maps of several objects, and splits that leak and will be forgotten."""
+    two = np.maximum(disc(value=1), np.eye(SIDE, dtype=np.uint8) * 2)
+    for path in (clean / "masks").rglob("*.png"):
+        Image.fromarray(two).save(path)
+    rows = [f"images/train/{n}.png,masks/train/{n}.png,{s},p" for n, s in enumerate(("train", "val", "test"))]
+    (clean / "list.csv").write_text("\n".join(["image,label,split,group", *rows]) + "\n")
+    check = ["data", "check", str(clean / "list.csv")]
+    for more, code in (([], 2), (["--instances"], 2), (["--instances", "--new-splits"], 0)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*check, *more])
+        assert (ended.value.code or 0) == code, more
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*check, "--instances", "--fix", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert "--fix with --instances" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_mask_of_two_values_in_a_jpeg_is_doubtful(clean: Path) -> None:
