@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from infosam.data.pairs import SHOWN_PROBLEMS, Listed, Pair, ReadOptions
 from infosam.data.pixels import Unusable, open_drawing, open_pair
 from infosam.data.readers.contract import Listing
 from infosam.data.readers.table import choose_reader, understood
-from infosam.data.splits import complete_splits
+from infosam.data.splits import complete_splits, united
+from infosam.download import sha256_of_file
 from infosam.errors import DataError
 
 __all__ = ["Found", "Pair", "Review", "Splitting", "check_pairs", "discover", "find_pairs", "problems_error"]
@@ -74,12 +77,34 @@ def discover(
         listed, shares, more = _with_shares(listed, options)
         notes += more
     known = settled(listed) if settled else {}
-    by_key: dict[str, Split | None] = {pair.key: pair.split for pair in listed if pair.key not in known}
+    to_draw = [pair for pair in listed if pair.key not in known]
+    names = _united(to_draw) if any(pair.split is None for pair in to_draw) else {}
+    if alike := sum(key != name for key, name in names.items()):
+        notes += (f"{alike} images (or groups) hold a picture of another one: equal pictures stay in one split",)
+    by_key: dict[str, Split | None] = {names.get(pair.key, pair.key): pair.split for pair in to_draw}
+    for key, name in names.items():
+        shares[name] = max(shares.get(name, 0.0), shares.get(key, 0.0))
     splits, drawn = complete_splits(source, by_key, seed=splitting.seed, shares=shares if splitting.stratify else None)
+    splits.update({key: splits[name] for key, name in names.items()})
     splits.update(known)
     pairs = [_settled(pair, splits[pair.key]) for pair in listed]
     pairs.sort(key=lambda pair: SPLITS.index(pair.split))  # stable: within a split the order of the source stays
     return Found(root=listing.root, pairs=pairs, notes=(*notes, *drawn), options=options)
+
+
+def _united(listed: Sequence[Listed]) -> dict[str, str]:
+    """One key for all keys of pairs without a split that hold an equal picture file; else one would be trained on and
+    the other scored. Reads only files that have the size of another one."""
+    sizes: dict[Path, int] = {}
+    sums: dict[Path, str] = {}
+    with suppress(OSError, ValueError):  # of a file that cannot be read: opening it says what is wrong
+        for pair in listed:
+            if pair.split is None and pair.image_content is None and pair.image.is_file():
+                sizes[pair.image] = pair.image.stat().st_size
+        amount = Counter(sizes.values())
+        sums = {image: sha256_of_file(image) for image, size in sizes.items() if amount[size] > 1}
+    links = [(pair.key, f"picture {sums.get(pair.image, pair.image)}") for pair in listed if pair.split is None]
+    return dict(zip((key for key, _ in links), united(links), strict=True))
 
 
 def _settled(pair: Listed, split: Split) -> Pair:
