@@ -132,3 +132,29 @@ def test_a_data_set_of_infosam_is_a_source_again(tmp_path: Path) -> None:
         np.testing.assert_array_equal(left.image, right.image)
         np.testing.assert_array_equal(left.mask, right.mask)
     assert stores[0].ids("train") == stores[1].ids("train")
+
+
+def test_what_datasets_itself_saves_is_imported(tmp_path: Path) -> None:
+    """Both of its layouts, with columns of its own types."""
+    import datasets  # takes seconds
+
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.Image(), "group": datasets.Value("large_string")}
+    )
+
+    def made(numbers: range) -> datasets.Dataset:
+        rows = pictures(numbers)
+        cells = {"image": rows["img"], "label": rows["mask"], "group": [f"p{n // 2}" for n in numbers]}
+        return datasets.Dataset.from_dict(cells, features=features)
+
+    parts = {"train": made(range(2)), "validation": made(range(2, 4)), "test": made(range(4, AMOUNT))}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "dictionary"))
+    made(range(AMOUNT)).save_to_disk(str(tmp_path / "single"))
+    found = discover(tmp_path / "dictionary")
+    assert [(pair.split, pair.group) for pair in found.pairs] == [
+        (split, f"p{n}") for n, split in enumerate(("train", "val", "test")) for _ in range(2)
+    ]
+    for source in ("dictionary", "single"):
+        card = import_dataset(tmp_path / source, domain="d", out=tmp_path / f"{source}-set")
+        assert card.counts == {"train": 2, "val": 2, "test": 2}
+    np.testing.assert_array_equal(open_pair(found.pairs[5])[0].mask, truth(5))
