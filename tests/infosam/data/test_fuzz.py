@@ -71,7 +71,7 @@ MAGIC = (
 )  # fmt: skip
 
 
-@settings(FEW, max_examples=250)
+@settings(FEW, max_examples=150)
 @given(magic=st.sampled_from(MAGIC), rest=st.binary(max_size=400))
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 def test_any_bytes_behind_the_first_of_a_format(magic: bytes, rest: bytes, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def archives() -> list[bytes]:
 ARCHIVES = archives()
 
 
-@settings(FEW, max_examples=250)
+@settings(FEW, max_examples=150)
 @given(data=st.data())
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_changed_archive_is_unpacked_or_refused(data: st.DataObject, tmp_path: Path) -> None:
