@@ -258,7 +258,7 @@ CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     ),
     "empty file": (with_image(b""), ("the file is empty", "copy it again")),
     "cut short": (with_image(PNG[: len(PNG) // 2]), ("2.png", "damaged or cut short", "export it again")),
-    "header only": (with_image(PNG[:20]), ("not a picture", "save it as PNG")),
+    "header only": (with_image(PNG[:20]), ("cut short", "export it again")),
     "a page instead of a picture": (with_image(b"<html>404</html>"), ("not a picture", "save it as PNG")),
     "a decompression bomb": (bomb, ("2.png", "million pixels", "cut it into tiles")),
     "mask of another size": (with_mask(GREY.resize((5, 5))), ("5 x 5 px", "export the mask at the size")),
