@@ -143,9 +143,9 @@ def open_picture(pair: Listed) -> Picture:
         return _of_pixels(content)
     try:
         with open_picture_file(BytesIO(content)) as image:
+            rgb, mode = _shown(image, pair.image)
             rotated = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-            rgb, mode = _shown(image, pair.image)
     except PICTURE_ERRORS as error:
         raise unreadable(pair.image, "image", error) from error
     kept = None if rotated else content
@@ -158,6 +158,7 @@ def _shown(image: Image.Image, path: Path) -> tuple[NDArray[np.uint8], str]:
     """Pixels (H, W, 3) as of `to_rgb`, and the mode, with ";16" where Pillow keeps the upper 8 of 16 bits a colour.
 
     Raises Unusable if these are (almost) empty: cameras of 10 to 14 bits write into the lower ones."""
+    # Asked before anything is loaded, and Pillow loads a PNG to look for its EXIF: afterwards no tile is left.
     deep = any(";16" in str(tile.args) for tile in getattr(image, "tile", ())) and len(image.getbands()) > 1
     mode = f"{image.mode};16" if deep else image.mode
     rgb = to_rgb(image)
