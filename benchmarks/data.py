@@ -1,11 +1,13 @@
 """Import of many small pictures: peak memory for few and for many, and speed beside Hugging Face `datasets`.
 
-    python benchmarks/data.py [--quick] [--pairs 100000] [--out DIR]
+    python benchmarks/data.py [--quick] [--pairs 100000] [--px 32] [--out DIR]
 
-A tenth of the pairs, then all, are imported by a process of their own, which says its peak memory; pictures are 32 x 32
-px PNGs, one of 500 each, under as many names as pairs (hard links). `datasets`, if it is installed, writes the same
-pairs into one Parquet file, in a process of its own, too: it neither opens the pictures nor compares the masks with
-them. The last line is one JSON object of figures.
+A tenth of the pairs, then all, are imported by a process of their own, which says its peak memory; pictures are PNGs
+of noise, one of 500 each, under as many names as pairs (hard links). `datasets`, if it is installed, does the same with
+the same pairs in a process of its own: it reads and opens both files, compares their sizes, encodes the mask anew, and
+writes one Parquet file, which is then looked into. `infosam cluster import` does it with two workers; its memory is
+that of all its processes and of Ray's, each page they share counted once (PSS), and its seconds include the start of
+Ray. The last line is one JSON object of figures.
 """
 
 from __future__ import annotations
@@ -18,14 +20,19 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
+from memory_of_tree import Watch
 from PIL import Image
 from results_file import publish
 
+from infosam.data.card import read_card
+
 DIFFERENT = 500
-SIDE_PX = 32
+WORKERS = 2
 MIB = 1 << 20
 MEASURED = """
 import json, resource, sys, time
@@ -43,46 +50,64 @@ IMPORT = MEASURED.format(
     work='rows = sum(import_dataset(source, domain="many", out=out).counts.values())',
 )
 BY_DATASETS = MEASURED.format(
-    prepare="""import datasets
+    prepare="""import io
+import datasets, numpy
+from PIL import Image
 features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
 def pairs():
     for line in source.read_text(encoding="utf-8").splitlines()[1:]:
-        image, mask = line.split(",")
-        yield {"image": str(source.parent / image), "mask": str(source.parent / mask)}""",
+        names = line.split(",")
+        image, mask = ((source.parent / name).read_bytes() for name in names)
+        with Image.open(io.BytesIO(image)) as picture, Image.open(io.BytesIO(mask)) as drawn:
+            pixels, values = numpy.asarray(picture.convert("RGB")), numpy.asarray(drawn)
+        if pixels.shape[:2] != values.shape:
+            raise ValueError(line)
+        png = io.BytesIO()
+        Image.fromarray((values > 0).astype(numpy.uint8) * 255).save(png, format="PNG")
+        yield {"image": {"bytes": image, "path": names[0]}, "mask": {"bytes": png.getvalue(), "path": names[1]}}""",
     work="""made = datasets.Dataset.from_generator(pairs, features=features, cache_dir=str(out.parent / "cache"))
 made.to_parquet(str(out))
 rows = made.num_rows""",
 )
+BY_CLUSTER = "from infosam.cli import main; main()"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=100_000)
     parser.add_argument("--quick", action="store_true", help="2,000 pairs")
+    parser.add_argument("--px", type=int, default=32, help="side of the pictures")
     parser.add_argument("--out", type=Path, help="folder of results, such as benchmarks/results")
     arguments = parser.parse_args()
     pairs = 2_000 if arguments.quick else arguments.pairs
-    figures: dict[str, float] = {"pairs": pairs}
+    figures: dict[str, float] = {"pairs": pairs, "px": arguments.px}
     with tempfile.TemporaryDirectory() as scratch:
-        few, many = write_source(Path(scratch) / "few", pairs // 10), write_source(Path(scratch) / "many", pairs)
-        figures |= measured("few", "checked and stored", IMPORT, few, Path(scratch) / "set-few")
-        figures |= measured("many", "checked and stored", IMPORT, many, Path(scratch) / "set-many")
+        work = Path(scratch)
+        few = write_source(work / "few", pairs // 10, arguments.px)
+        many = write_source(work / "many", pairs, arguments.px)
+        figures |= measured("few", "checked and stored", IMPORT, few, work / "set-few")
+        figures |= measured("many", "checked and stored", IMPORT, many, work / "set-many")
         if importlib.util.find_spec("datasets"):
-            figures |= measured("datasets", "written by `datasets`", BY_DATASETS, many, Path(scratch) / "hf.parquet")
-    figures["peak_ratio"] = figures["many/peak_bytes"] / figures["few/peak_bytes"]
-    print(f"peak for ten times the pairs: {figures['peak_ratio']:.3f} times that for the few")
+            figures |= measured("datasets", "by `datasets`", BY_DATASETS, many, work / "hf.parquet")
+            look_into(work / "hf.parquet", pairs)
+        if importlib.util.find_spec("ray"):
+            figures |= by_cluster("cluster/few", few, work / "cluster-few")
+            figures |= by_cluster("cluster/many", many, work / "cluster-many")
+    for kind in [""] + ["cluster/"] * ("cluster/many/rows" in figures):
+        ratio = figures[f"{kind}peak_ratio"] = figures[f"{kind}many/peak_bytes"] / figures[f"{kind}few/peak_bytes"]
+        print(f"{kind}peak for ten times the pairs: {ratio:.3f} times that for the few")
     if arguments.out:
         publish(arguments.out, "data", figures)
     print(json.dumps(figures))
 
 
-def write_source(folder: Path, pairs: int) -> Path:
+def write_source(folder: Path, pairs: int, side_px: int) -> Path:
     """images/, masks/ and list.csv; each picture is one of DIFFERENT."""
     rng = np.random.default_rng(0)
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
         for number in range(min(DIFFERENT, pairs)):
-            (folder / kind / f"{number:07}.png").write_bytes(_encoded(kind, rng))
+            (folder / kind / f"{number:07}.png").write_bytes(_encoded(kind, side_px, rng))
         for number in range(DIFFERENT, pairs):
             os.link(folder / kind / f"{number % DIFFERENT:07}.png", folder / kind / f"{number:07}.png")
     rows = (f"images/{number:07}.png,masks/{number:07}.png\n" for number in range(pairs))
@@ -92,8 +117,8 @@ def write_source(folder: Path, pairs: int) -> Path:
     return folder / "list.csv"
 
 
-def _encoded(kind: str, rng: np.random.Generator) -> bytes:
-    pixels = rng.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
+def _encoded(kind: str, side_px: int, rng: np.random.Generator) -> bytes:
+    pixels = rng.integers(0, 256, (side_px, side_px, 3), dtype=np.uint8)
     if kind == "masks":
         pixels = np.where(pixels[:, :, 0] > 127, 255, 0).astype(np.uint8)
     buffer = io.BytesIO()
@@ -105,10 +130,37 @@ def measured(name: str, done: str, script: str, source: Path, out: Path) -> dict
     """Rows, seconds and peak bytes of a script in a process of its own."""
     command = [sys.executable, "-c", script, str(source), str(out)]
     ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
+    return _told(name, done, json.loads(ended.stdout.splitlines()[-1]))
+
+
+def by_cluster(name: str, source: Path, out: Path) -> dict[str, float]:
+    """The same of `infosam cluster import` on a Ray of its own."""
+    arguments = ["cluster", "import", str(source), "--domain", "many", "--out", str(out), "--workers", str(WORKERS)]
+    command = [sys.executable, "-c", BY_CLUSTER, *arguments, "--cpus", "0.5"]
+    environment = {name: text for name, text in os.environ.items() if name != "RAY_ADDRESS"}
+    started = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as running, Watch(running.pid) as watch:
+        if running.wait():
+            raise SystemExit(f"{' '.join(arguments)}: ended with {running.returncode}")
+    seconds = time.perf_counter() - started
+    rows = sum(read_card(out).counts.values())
+    return _told(name, "by `cluster import`", {"rows": rows, "seconds": seconds, "peak_bytes": watch.peak_bytes})
+
+
+def _told(name: str, done: str, found: dict[str, float]) -> dict[str, float]:
     speed, peak = found["rows"] / found["seconds"], found["peak_bytes"] / MIB
     print(f"{found['rows']:>9,.0f} pairs {done}: {speed:,.0f} pairs/s, peak {peak:,.0f} MiB", flush=True)
     return {f"{name}/{key}": value for key, value in found.items()}
+
+
+def look_into(path: Path, pairs: int) -> None:
+    """Leaves with a message unless a Parquet file holds the bytes of so many pictures and masks: names alone would be
+    no comparison."""
+    for column in ("image", "mask"):
+        cells = pq.read_table(path, columns=[column])[column].to_pylist()
+        held = sum(bool(cell["bytes"]) and cell["bytes"].startswith(b"\x89PNG") for cell in cells)
+        if held != pairs:
+            raise SystemExit(f"{path}: {held} of {pairs} cells of column {column!r} hold a picture")
 
 
 if __name__ == "__main__":

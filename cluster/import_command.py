@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from infosam.data.console import progress, show_card, show_notes
+from infosam.data.console import progress, sent, show_card, show_notes
 from infosam.data.source_options import (
     AllowEmpty,
     AxisOption,
@@ -70,16 +70,22 @@ def import_command(
     from cluster.importing import ClusterOpener
     from infosam.data.importing import import_dataset
     from infosam.data.manifest import Splitting
+    from infosam.data.pushing import placed
     from tune.resources import SETTINGS, environment, ray_session
 
     messages = Console(stderr=True)
     parts = part_options(bands, window, axis, slices, tile, overlap)
     options = read_options(classes, parts, image_column=image_column, mask_column=mask_column, instances=instances)
-    with environment(SETTINGS), ray_session(address), progress(messages, "Checking and storing") as bar:
+    with (
+        placed(out, sent(messages, out), overwrite=overwrite) as folder,
+        environment(SETTINGS),
+        ray_session(address),
+        progress(messages, "Checking and storing") as bar,
+    ):
         card = import_dataset(
             source.absolute(),
             domain=domain,
-            out=out,
+            out=folder,
             options=options,
             splitting=Splitting(seed=seed, group=group, stratify=stratify, anew=new_splits),
             progress=bar,
@@ -88,4 +94,4 @@ def import_command(
             opener=ClusterOpener(workers=workers, cpus_per_worker=cpus),
         )
     show_notes(messages, card.notes)
-    show_card(Console(), card, done="Written to" if card.written else "Already imported, nothing to do:")
+    show_card(Console(), card, done="Written to" if card.written else "Already imported, nothing to do:", place=out)

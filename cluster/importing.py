@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from infosam.data.manifest import Found
 
 TOGETHER = 16
-"""Pairs that are opened before their rows travel on."""
+"""Pairs that are opened before their rows travel on. One by one where each object repeats its image: a column of such a
+table holds at most 2 GiB."""
 PAIRS_PER_BLOCK = 64
 ROW = parquet_schema().remove_metadata()
 WIRE = pa.schema(
@@ -48,7 +49,7 @@ class ClusterOpener:
         opened = ray.data.range(amount, override_num_blocks=-(-amount // PAIRS_PER_BLOCK)).map_batches(
             Worker,
             fn_constructor_args=(ray.put(found), domain),
-            batch_size=TOGETHER,
+            batch_size=1 if found.options.choice.instances else TOGETHER,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=self.workers),
             num_cpus=self.cpus_per_worker,

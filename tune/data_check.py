@@ -11,42 +11,50 @@ from rich.console import Console
 from rich.text import Text
 
 from infosam import __version__
+from infosam.config import ModelConfig
 from infosam.data.card import read_card
 from infosam.data.check.findings import KINDS
-from infosam.data.check.run import Report, check_source
+from infosam.data.check.run import MASK_PX, Report, check_source
 from infosam.data.console import progress
 from infosam.errors import DataError, UserError
+from infosam.sam.architectures import architecture
 from tune.home import Home
 from tune.plan import write_whole
 
 SHOWN_ERRORS = 5
 
 
-def check_data(data: Path, home: Home, console: Console, *, remember: bool = True) -> None:
-    """Looks at every image and mask of a data set, once for each content, and prints what makes results doubtful.
+def check_data(data: Path, model: ModelConfig, home: Home, console: Console, *, remember: bool = True) -> None:
+    """Looks at every image and mask of a data set, once for each content and size of the model's masks, and prints what
+    makes results doubtful.
 
     Blank masks are no error any more: the import asked for consent. Raises DataError for errors, which are looked for
     again the next time, and for a folder that is no data set."""
-    record = home.checks / f"{read_card(data).digest}.json"
+    mask_px = architecture(model.name, model.image_px).mask_px
+    record = home.checks / f"{read_card(data).digest}-{mask_px}.json"
     counts = _read(record)
     if counts is None:
         with progress(console, "Checking data") as bar:
-            report = check_source(data, allow_empty=True, progress=bar)
+            report = check_source(data, allow_empty=True, mask_px=mask_px, progress=bar)
         if report.count("error"):
-            raise _refusal(data, report)
+            raise _refusal(data, report, mask_px)
         counts = Counter(finding.kind.name for finding in report.findings if finding.kind.severity == "warning")
         if remember:
             _write(record, counts)
     for name, count in counts.items():
-        said = f"{data}: {name} ({count:,}): {KINDS[name].why}; {KINDS[name].cure}. See: infosam data check {data}"
+        said = f"{data}: {name} ({count:,}): {KINDS[name].why}; {KINDS[name].cure}. See: {_again(data, mask_px)}"
         console.print(Text("data: ", style="yellow") + Text(said), soft_wrap=True)
 
 
-def _refusal(data: Path, report: Report) -> DataError:
+def _again(data: Path, mask_px: int) -> str:
+    return f"infosam data check {data}" + f" --mask-px {mask_px}" * (mask_px != MASK_PX)
+
+
+def _refusal(data: Path, report: Report, mask_px: int) -> DataError:
     errors = [finding for finding in report.findings if finding.kind.severity == "error"]
     lines = [f"{finding.row or finding.file}: {finding.what}" for finding in errors[:SHOWN_ERRORS]]
     more = f"\n  ... and {len(errors) - SHOWN_ERRORS:,} more" if len(errors) > SHOWN_ERRORS else ""
-    return DataError(f"{data}: unfit to train on; see infosam data check {data}\n  " + "\n  ".join(lines) + more)
+    return DataError(f"{data}: unfit to train on; see {_again(data, mask_px)}\n  " + "\n  ".join(lines) + more)
 
 
 def _read(record: Path) -> Counter[str] | None:

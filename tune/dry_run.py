@@ -94,7 +94,7 @@ def dry_run(
         fetch_all(config.resources.fetch)
     plans = draft_group(configs, home)
     for plan in plans:
-        check_data(plan.config.data, home, console, remember=False)
+        check_data(plan.config.data, plan.config.run.model, home, console, remember=False)
     config, uri = configs[0], plans[0].tracking_uri
     weights_path(config.run.model)
     _check_writable(plans[0].folder.parent)

@@ -67,7 +67,7 @@ def run_sweeps(
     with environment(SETTINGS | CLIENT_SETTINGS), contextlib.ExitStack() as stack:
         for config in configs:
             fetch_all(config.resources.fetch)
-            check_data(config.data, home, console)
+            check_data(config.data, config.run.model, home, console)
         group = make_group(configs, home, training)
         for plan in group.plans:
             for note in plan.notes:

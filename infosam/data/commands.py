@@ -13,7 +13,7 @@ from rich.text import Text
 
 from infosam.data import fetch_commands, growing_commands, remote_commands
 from infosam.data.card import Split
-from infosam.data.console import progress, show_card, show_notes
+from infosam.data.console import progress, sent, show_card, show_notes
 from infosam.data.source_options import (
     AllowEmpty,
     AxisOption,
@@ -37,7 +37,7 @@ from infosam.data.source_options import (
     part_options,
     read_options,
 )
-from infosam.errors import DataError
+from infosam.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from infosam.data.statistics import SplitStatistics
@@ -112,16 +112,20 @@ def import_command(
 ) -> None:
     """Imports with progress, then says what is in the data set."""
     from infosam.data.manifest import Splitting
+    from infosam.data.pushing import placed
     from infosam.data.store import import_dataset  # takes seconds (torch, pyarrow), and every --help would pay them
 
     messages = Console(stderr=True)
     parts = part_options(bands, window, axis, slices, tile, overlap)
     options = read_options(classes, parts, image_column=image_column, mask_column=mask_column, instances=instances)
-    with progress(messages, "Checking and storing") as bar:
+    with (
+        placed(out, sent(messages, out), overwrite=overwrite) as folder,
+        progress(messages, "Checking and storing") as bar,
+    ):
         card = import_dataset(
             source,
             domain=domain,
-            out=out,
+            out=folder,
             options=options,
             splitting=Splitting(seed=seed, group=group, stratify=stratify, anew=new_splits),
             progress=bar,
@@ -129,15 +133,18 @@ def import_command(
             allow_empty=allow_empty,
         )
     show_notes(messages, card.notes)
-    show_card(Console(), card, done="Written to" if card.written else "Already imported, nothing to do:")
-    messages.print(Text(f"Before a sweep, look for leaks and doubtful masks: infosam data check {out}"), soft_wrap=True)
+    show_card(Console(), card, done="Written to" if card.written else "Already imported, nothing to do:", place=out)
+    next_step = f"Use it with data={out}" if "://" in out else f"Before a sweep: infosam data check {out}"
+    messages.print(Text(next_step), soft_wrap=True)
 
 
 @app.command("check", help=CHECK_HELP)
 def check_command(
     source: Source,
     classes: Classes = None,
+    instances: Instances = False,
     group: Group = None,
+    new_splits: NewSplits = False,
     image_column: ImageColumn = "image",
     mask_column: MaskColumn = "label",
     bands: BandsOption = None,
@@ -150,18 +157,27 @@ def check_command(
     mask_px: Annotated[
         int, typer.Option(min=1, help="Longest side of the masks that the model computes; 256 for SAM.")
     ] = 256,
-    out: Annotated[Path | None, typer.Option(help="Write a page with thumbnails to this HTML file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write a page with thumbnails to this HTML file, and findings.csv beside it.")
+    ] = None,
     fix: Annotated[Path | None, typer.Option(help="Write a cleaned copy into this new folder.")] = None,
 ) -> None:
     """Checks with progress, shows what was found, and leaves with exit code 2 if there are errors."""
+    from infosam.data.check.findings import FINDINGS_NAME
     from infosam.data.check.page import counts, show_report, write_page
     from infosam.data.check.run import check_source
 
     messages = Console(stderr=True)
     parts = part_options(bands, window, axis, slices, tile, overlap)
-    options = read_options(classes, parts, image_column=image_column, mask_column=mask_column)
+    options = read_options(classes, parts, image_column=image_column, mask_column=mask_column, instances=instances)
+    if fix is not None and instances:
+        raise ConfigError(
+            "--fix with --instances: a cleaned copy keeps one mask a row; mend first, import with --instances"
+        )
     with progress(messages, "Checking") as bar:
-        report = check_source(source, options, group=group, allow_empty=allow_empty, mask_px=mask_px, progress=bar)
+        report = check_source(
+            source, options, group=group, anew=new_splits, allow_empty=allow_empty, mask_px=mask_px, progress=bar
+        )
     if fix is not None:
         from infosam.data.check.fix import write_fixed
 
@@ -172,7 +188,7 @@ def check_command(
     show_report(Console(), report)
     if out is not None:
         write_page(report, out)
-        messages.print(Text(f"Page written to {out}"), soft_wrap=True)
+        messages.print(Text(f"Page written to {out}, all findings to {out.with_name(FINDINGS_NAME)}"), soft_wrap=True)
     if fix is not None:
         told = f"{fixed.written:,} rows written to {fix}, {fixed.left_out:,} left out"
         text = f"{told}; next: infosam data check {fix / 'list.csv'}"

@@ -22,17 +22,24 @@ def progress(console: Console, what: str) -> Iterator[Callable[[int, int], None]
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def show_card(console: Console, card: DatasetCard, *, done: str) -> None:
-    """Rows per split, and what was done."""
+def show_card(console: Console, card: DatasetCard, *, done: str, place: str | None = None) -> None:
+    """Rows per split, and what was done; `place` is where it lies if not where it was written."""
     table = Table("split", title=f"Domain {card.domain}", title_justify="left")
     table.add_column("masks", justify="right")
     for split in SPLITS:
         table.add_row(split, f"{card.counts[split]:,}")
     console.print(table)
-    console.print(Text(f"{done} {card.path} (digest {card.digest[:12]})"), soft_wrap=True)
+    console.print(Text(f"{done} {place or card.path} (digest {card.digest[:12]})"), soft_wrap=True)
 
 
 def show_notes(console: Console, notes: tuple[str, ...]) -> None:
     """One line each."""
     for note in notes:
         console.print(Text("note: ", style="yellow") + Text(note), soft_wrap=True)
+
+
+def sent(console: Console, url: str) -> Callable[[int, int | None], None]:
+    """A line for each file that has been sent, as the function (bytes sent, bytes in all)."""
+    return lambda done, total: console.print(
+        Text(f"{done / 2**20:,.1f} of {(total or done) / 2**20:,.1f} MiB sent to {url}"), soft_wrap=True
+    )

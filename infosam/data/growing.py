@@ -32,7 +32,7 @@ from infosam.data.pairs import Listed, ReadOptions
 from infosam.data.readers.contract import Listing
 from infosam.data.rows import set_digest
 from infosam.data.shards import ShardWriter, write_moves
-from infosam.data.splits import complete_splits
+from infosam.data.splits import complete_splits, united
 from infosam.errors import DataError
 
 
@@ -204,18 +204,8 @@ def _groups(folder: Path, rows: list[KnownRow], group: str | None) -> list[str |
 
 def _united(rows: list[KnownRow], groups: list[str | None]) -> list[str]:
     """One key for all rows that must stay together: of one group, or of one picture under whatever name."""
-    parent: dict[str, str] = {}
-
-    def root(key: str) -> str:
-        while parent.setdefault(key, key) != key:
-            key = parent[key] = parent[parent[key]]
-        return key
-
     pairs = [
         (f"image {row.image}" if name is None else f"group {name}", f"picture {row.source_sha256}")
         for row, name in zip(rows, groups, strict=True)
     ]
-    for pair in pairs:
-        first, second = sorted(map(root, pair))
-        parent[second] = first
-    return [root(key) for key, _ in pairs]
+    return united(pairs)

@@ -18,6 +18,7 @@ from infosam.data.pixels import Unusable, open_pair
 from infosam.data.rows import ids_of, row_digest, row_of, set_digest
 from infosam.data.shards import ShardWriter
 from infosam.data.staging import put_in_place, staged
+from infosam.data.threads import in_order
 from infosam.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -46,9 +47,12 @@ Opener = Callable[[Found, str], Iterator[Opened]]
 
 
 def open_here(found: Found, domain: str) -> Iterator[Opened]:
-    """One pair after the other, in this process."""
-    for pair, row_id in zip(found.pairs, ids_of(found), strict=True):
-        yield open_one(found, pair, row_id, domain)
+    """By a few threads of this process."""
+
+    def one(named: tuple[Pair, str]) -> Opened:
+        return open_one(found, *named, domain)
+
+    yield from in_order(one, zip(found.pairs, ids_of(found), strict=True))
 
 
 def open_one(found: Found, pair: Pair, row_id: str, domain: str) -> Opened:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from infosam.data.pairs import SHOWN_PROBLEMS, Listed, Pair, ReadOptions
 from infosam.data.pixels import Unusable, open_drawing, open_pair
 from infosam.data.readers.contract import Listing
 from infosam.data.readers.table import choose_reader, understood
-from infosam.data.splits import complete_splits
+from infosam.data.splits import complete_splits, united
+from infosam.download import sha256_of_file
 from infosam.errors import DataError
 
 __all__ = ["Found", "Pair", "Review", "Splitting", "check_pairs", "discover", "find_pairs", "problems_error"]
@@ -67,20 +70,41 @@ def discover(
         raise DataError(f"{source}: no image-mask pairs in it; {understood()}")
     if splitting.anew:
         listed = [replace(pair, split=None) for pair in listed]
-    leaks = leaks_in(listed)
-    if leaks:
-        raise problems_error(source, leaks)
+    if leaks := leaks_in(listed):
+        raise problems_error(source, [problem for _, problem in leaks])
     shares: dict[str, float] = {}
     if options.choice.classes or splitting.stratify:
         listed, shares, more = _with_shares(listed, options)
         notes += more
     known = settled(listed) if settled else {}
-    by_key: dict[str, Split | None] = {pair.key: pair.split for pair in listed if pair.key not in known}
+    to_draw = [pair for pair in listed if pair.key not in known]
+    names = _united(to_draw) if any(pair.split is None for pair in to_draw) else {}
+    if alike := sum(key != name for key, name in names.items()):
+        notes += (f"{alike} images (or groups) hold a picture of another one: equal pictures stay in one split",)
+    by_key: dict[str, Split | None] = {names.get(pair.key, pair.key): pair.split for pair in to_draw}
+    for key, name in names.items():
+        shares[name] = max(shares.get(name, 0.0), shares.get(key, 0.0))
     splits, drawn = complete_splits(source, by_key, seed=splitting.seed, shares=shares if splitting.stratify else None)
+    splits.update({key: splits[name] for key, name in names.items()})
     splits.update(known)
     pairs = [_settled(pair, splits[pair.key]) for pair in listed]
     pairs.sort(key=lambda pair: SPLITS.index(pair.split))  # stable: within a split the order of the source stays
     return Found(root=listing.root, pairs=pairs, notes=(*notes, *drawn), options=options)
+
+
+def _united(listed: Sequence[Listed]) -> dict[str, str]:
+    """One key for all keys of pairs without a split that hold an equal picture file; else one would be trained on and
+    the other scored. Reads only files that have the size of another one."""
+    sizes: dict[Path, int] = {}
+    sums: dict[Path, str] = {}
+    with suppress(OSError, ValueError):  # of a file that cannot be read: opening it says what is wrong
+        for pair in listed:
+            if pair.split is None and pair.image_content is None and pair.image.is_file():
+                sizes[pair.image] = pair.image.stat().st_size
+        amount = Counter(sizes.values())
+        sums = {image: sha256_of_file(image) for image, size in sizes.items() if amount[size] > 1}
+    links = [(pair.key, f"picture {sums.get(pair.image, pair.image)}") for pair in listed if pair.split is None]
+    return dict(zip((key for key, _ in links), united(links), strict=True))
 
 
 def _settled(pair: Listed, split: Split) -> Pair:
@@ -100,9 +124,30 @@ def list_pairs(source: Path, options: ReadOptions, group: str | None = None) -> 
     single rows."""
     problems: list[str] = []
     listing = in_parts(choose_reader(source).read(source, options, problems), options, problems)
+    listing = replace(listing, listed=_nameable(listing.listed, problems))
     if group:
         listing = replace(listing, listed=grouped(listing, group, problems))
-    return listing, problems
+    return listing, [problem.encode(errors="backslashreplace").decode() for problem in problems]
+
+
+def _nameable(listed: Sequence[Listed], problems: list[str]) -> list[Listed]:
+    """Those whose names are text: a name in another encoding can neither be stored nor shown."""
+    good = []
+    for pair in listed:
+        odd = [name for name in map(str, (pair.image, pair.mask)) if not _is_text(name)]
+        if odd:
+            problems.append(f"{pair.row}: {odd[0]!a}: its name is not in UTF-8; rename it (convmv does many)")
+        else:
+            good.append(pair)
+    return good
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def grouped(listing: Listing, group: str, problems: list[str]) -> list[Listed]:
@@ -224,28 +269,29 @@ def repeated_in(listed: Sequence[Listed]) -> list[str]:
     return problems
 
 
-def leaks_in(listed: Sequence[Listed]) -> list[str]:
-    """An image or a group in two splits, or an image in two groups: scores would be of images trained on."""
+def leaks_in(listed: Sequence[Listed]) -> list[tuple[int, str]]:
+    """An image or a group in two splits, or an image in two groups: scores would be of images trained on. Each with the
+    position of the pair that does not fit."""
     first: dict[tuple[str, str], Listed] = {}
     by_image: dict[str, Listed] = {}
-    problems: dict[tuple[str, str], str] = {}
-    for pair in listed:
+    problems: dict[tuple[str, str], tuple[int, str]] = {}
+    for position, pair in enumerate(listed):
         other = by_image.setdefault(str(pair.image), pair)
         if other.group != pair.group:
-            problems.setdefault(
-                ("groups of", str(pair.image)),
+            text = (
                 f"image {pair.image} has group {other.group!r} in {other.row} and {pair.group!r} in {pair.row}; "
-                "give all its rows the same group",
+                "give all its rows the same group"
             )
+            problems.setdefault(("groups of", str(pair.image)), (position, text))
         things = [("image", str(pair.image))]
         if pair.group:
             things.append(("group", pair.group))
         for kind, name in things:
             earlier = first.setdefault((kind, name), pair)
             if earlier.split != pair.split:
-                problems.setdefault(
-                    (kind, name),
+                text = (
                     f"{kind} {name} is in two splits: {earlier.split} ({earlier.row}) and {pair.split} ({pair.row}); "
-                    "keep it in one, or its score means nothing",
+                    "keep it in one, or its score means nothing"
                 )
+                problems.setdefault((kind, name), (position, text))
     return list(problems.values())

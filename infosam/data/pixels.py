@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ __all__ = [
     "open_drawing",
     "open_pair",
     "open_picture",
+    "open_picture_file",
     "read_mask",
     "read_pair",
 ]
@@ -34,8 +35,11 @@ EXIF_ORIENTATION = 0x0112
 # Pillow's parsers raise any of these on damaged files; SyntaxError is its word for a broken PNG chunk.
 PICTURE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, ZeroDivisionError,
-    struct.error, zlib.error, Image.DecompressionBombError,
+    NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError,
 )  # fmt: skip
+# Of what Pillow could read: EPS, for one, would hand a stranger's program to Ghostscript.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "JPEG2000")  # MPO is opened as JPEG
+DARK = 64  # of 255: a picture of 16 bits that stays below uses 14 of them or fewer
 _SIZE_CURES = {
     "size": "; export the mask at the size of the image, or correct the row if they do not belong together",
     "size-rotated": " after its EXIF rotation; the mask was drawn on the unrotated picture: rotate the mask",
@@ -127,22 +131,41 @@ def open_both(pair: Listed, choice: MaskChoice | None = None) -> tuple[Picture, 
     return picture, drawing
 
 
+def open_picture_file(file: Path | BytesIO) -> Image.Image:
+    """An ordinary picture, of which only the header is read. Raises `PICTURE_ERRORS`."""
+    return Image.open(file, formats=FORMATS)
+
+
 def open_picture(pair: Listed) -> Picture:
     """The picture of a pair. Raises Unusable."""
     content = pair.image_content() if pair.image_content else read_bytes(pair.image, "image")
     if isinstance(content, np.ndarray):
         return _of_pixels(content)
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_picture_file(BytesIO(content)) as image:
+            rgb, mode = _shown(image, pair.image)
             rotated = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-            rgb, mode = to_rgb(image), image.mode
     except PICTURE_ERRORS as error:
         raise unreadable(pair.image, "image", error) from error
     kept = None if rotated else content
     return Picture(
         source=content, encoded=kept, pixels=rgb, rgb=rgb, rotated=rotated, mode=mode, transparent=transparent
     )
+
+
+def _shown(image: Image.Image, path: Path) -> tuple[NDArray[np.uint8], str]:
+    """Pixels (H, W, 3) as of `to_rgb`, and the mode, with ";16" where Pillow keeps the upper 8 of 16 bits a colour.
+
+    Raises Unusable if these are (almost) empty: cameras of 10 to 14 bits write into the lower ones."""
+    # Asked before anything is loaded, and Pillow loads a PNG to look for its EXIF: afterwards no tile is left.
+    deep = any(";16" in str(tile.args) for tile in getattr(image, "tile", ())) and len(image.getbands()) > 1
+    mode = f"{image.mode};16" if deep else image.mode
+    rgb = to_rgb(image)
+    if deep and (brightest := int(rgb.max())) < DARK:
+        text = f"{path}: the image has 16 bits a colour and uses only the lower ones (below {(brightest + 1) << 8:,})"
+        raise Unusable(f"{text}, so it would be black; stretch it to 0..255 and save it with 8 bits", "dark")
+    return rgb, mode
 
 
 def _of_pixels(pixels: NDArray[np.uint8]) -> Picture:
@@ -179,7 +202,7 @@ def _decode_mask(content: bytes, path: Path, choice: MaskChoice) -> Drawing:
 def decode_values(content: bytes, path: Path, choice: MaskChoice) -> tuple[NDArray[np.generic], str, str]:
     """Values (H, W) of an encoded mask, upright, with its mode and format. Raises Unusable."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_picture_file(BytesIO(content)) as image:
             mode, kind = image.mode, image.format or ""
             return mask_values(ImageOps.exif_transpose(image), path, colours=named_by_colour(choice)), mode, kind
     except PICTURE_ERRORS as error:
@@ -191,8 +214,8 @@ def decode_values(content: bytes, path: Path, choice: MaskChoice) -> tuple[NDArr
 def decode_rgb(content: bytes, path: Path) -> NDArray[np.uint8]:
     """Pixels (H, W, 3) of an encoded picture, upright. Raises Unusable."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            return to_rgb(image)
+        with open_picture_file(BytesIO(content)) as image:
+            return _shown(image, path)[0]
     except PICTURE_ERRORS as error:
         raise unreadable(path, "image", error) from error
 
@@ -206,6 +229,7 @@ def read_bytes(path: Path, kind: str) -> bytes:
     except FileNotFoundError:
         siblings = sorted(path.parent.glob(f"{_escaped(path.stem)}.*")) if path.parent.is_dir() else []
         hint = f"; {siblings[0].name} is there, correct the name" if siblings else "; add it or remove the row"
+        hint = "; it is a link to nothing: renew or remove it" if path.is_symlink() else hint
         raise Unusable(f"{path}: {kind}: no such file{hint}", "missing") from None
     except IsADirectoryError:
         raise Unusable(f"{path}: {kind}: is a folder, not a file; correct the row", "missing") from None
@@ -224,7 +248,7 @@ def _escaped(stem: str) -> str:
 
 def png(image: Image.Image) -> bytes:
     """A picture as an encoded PNG."""
-    buffer = io.BytesIO()
+    buffer = BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()
 

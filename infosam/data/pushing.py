@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,49 @@ from infosam.download import Progress, sha256_of_file
 from infosam.errors import DataError
 
 
+@contextmanager
+def placed(out: str, progress: Progress | None = None, *, overwrite: bool = False) -> Iterator[Path]:
+    """The folder to write a data set for `out` into: `out` itself, or, for an address (s3://bucket/set, ...), one of
+    this machine's temporary folder, which is pushed and removed afterwards.
+
+    That needs room here for the whole data set. Raises DataError before anything is made: for an address that cannot
+    be written to, and for one where a data set lies, which only `overwrite` replaces."""
+    if "://" not in out:
+        yield Path(out)
+        return
+    there = _writable(out)
+    if there is not None and not overwrite:
+        raise DataError(
+            f"--out {out}: holds a data set already (domain {there.domain}, {sum(there.counts.values())} rows, digest "
+            f"{there.digest[:12]}); choose another address, or replace it with --overwrite"
+        )
+    with tempfile.TemporaryDirectory(prefix="infosam-") as scratch:
+        folder = Path(scratch) / "set"
+        yield folder
+        push(folder, out, progress, overwrite=overwrite)
+
+
+def _writable(url: str) -> DatasetCard | None:
+    """What lies at an address, after a look whether one may write there. Raises DataError."""
+    system, root = file_system(url)
+    there = _card_there(system, root, url)
+    probe = f"{root}/.infosam-may-write"
+    with telling(url):
+        system.create_dir(root, recursive=True)
+        with system.open_output_stream(probe) as stream:
+            stream.write(b"may be removed")
+        system.delete_file(probe)
+    return there
+
+
 def push(folder: Path, url: str, progress: Progress | None = None, *, overwrite: bool = False) -> bool:
     """Copies the data set in `folder` to `url` (s3://bucket/set, ...); False if the same lies there already.
 
     Every file is compared with its sum in the card before it is sent, those that lie there are not sent again, and
     `dataset.json`, which makes them a data set, comes last: a push that was stopped leaves what was there before.
     `progress` is called with (bytes sent, bytes in all). Raises DataError, also if a file would take the place of
-    another data set's, which `overwrite` allows: who reads that meanwhile is told that it is damaged."""
+    another data set's, which `overwrite` allows: who reads that meanwhile is told that it is damaged. Files that only
+    the old data set had are removed last."""
     card = read_card(folder)
     system, root = file_system(url)
     there = _card_there(system, root, url)
@@ -40,6 +79,9 @@ def push(folder: Path, url: str, progress: Progress | None = None, *, overwrite:
             if progress:
                 progress(sum(sizes[: number + 1]), sum(sizes))
         _send(system, folder / CARD_NAME, f"{root}/{CARD_NAME}")
+        for name in sums.keys() - {shard.name for shard in card.shards}:  # or data/*.parquet would hold two data sets
+            if system.get_file_info(f"{root}/{name}").is_file:
+                system.delete_file(f"{root}/{name}")
     return True
 
 

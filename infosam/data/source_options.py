@@ -30,7 +30,7 @@ Group = Annotated[
 ]
 
 Domain = Annotated[str, typer.Option(help="Name of the domain, such as polyp; champions are found by it.")]
-NewSet = Annotated[Path, typer.Option(help="New folder for the data set.")]
+NewSet = Annotated[str, typer.Option(metavar="DIR|URL", help="New folder, or s3://bucket/set, for the data set.")]
 SplitSeed = Annotated[int, typer.Option(min=0, help="Draws splits that SRC lacks.")]
 Stratify = Annotated[bool, typer.Option("--stratify", help="Drawn splits get small and large objects alike.")]
 NewSplits = Annotated[bool, typer.Option("--new-splits", help="Forget the splits of SRC and draw all.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -52,6 +52,22 @@ def complete_splits(
         for split in missing
     )
     return splits, notes
+
+
+def united(links: Sequence[tuple[str, str]]) -> list[str]:
+    """For the first of each two that are linked, the one name that all have which are linked to it, over however many
+    steps."""
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            key = parent[key] = parent[parent[key]]
+        return key
+
+    for link in links:
+        first, second = sorted(map(root, link))
+        parent[second] = first
+    return [root(key) for key, _ in links]
 
 
 def _spread(keys: list[str], shares: Mapping[str, float], amount: int, splits: int) -> list[str]:

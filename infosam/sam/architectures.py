@@ -36,6 +36,11 @@ class Architecture:
         """Tokens along one side of the canvas."""
         return self.image_px // self.patch_px
 
+    @property
+    def mask_px(self) -> int:
+        """Longest side of the masks that the decoder computes."""
+        return 4 * self.grid
+
 
 # Sums of sam_vit_{b_01ec64,l_0b3195,h_4b8939}.pth as published with segment-anything 1.0.
 ARCHITECTURES = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -81,6 +83,20 @@ def test_every_bad_file_is_named_and_nothing_is_left(ray_here: None, pictures: P
         import_dataset(broken / "list.csv", domain="spores", out=tmp_path / "out", opener=OPENER)
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_ray_data_reads_what_was_imported(ray_here: None, pictures: Path, tmp_path: Path) -> None:
+    """As docs/data.md says: every row, with the very bytes of its picture and mask."""
+    import ray
+
+    card = import_dataset(pictures, domain="spores", out=tmp_path / "set")
+    rows = {row["id"]: row for row in ray.data.read_parquet(str(tmp_path / "set" / "data")).take_all()}
+    here = {row["id"]: row for row in pq.read_table(tmp_path / "set" / card.shards[0].name).to_pylist()}
+    assert rows == here
+    assert Counter(row["split"] for row in rows.values()) == card.counts
+    for row in rows.values():
+        assert row["image"]["bytes"] == (pictures / row["image"]["path"]).read_bytes()
+        assert row["mask"]["bytes"].startswith(b"\x89PNG")
 
 
 def test_the_command(ray_here: None, pictures: Path, tmp_path: Path) -> None:

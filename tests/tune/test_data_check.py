@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from infosam.config import ModelConfig
 from infosam.data.card import read_card
 from infosam.data.store import import_dataset
 from infosam.errors import DataError
@@ -44,9 +45,9 @@ def imported(tmp_path: Path, *, same: bool) -> Path:
     return tmp_path / "noise"
 
 
-def said(data: Path, home: Home, **options: bool) -> str:
+def said(data: Path, home: Home, model: str = "vit_nano", **options: bool) -> str:
     console = Console(file=io.StringIO(), width=300)
-    check_data(data, home, console, **options)
+    check_data(data, ModelConfig(name=model), home, console, **options)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -61,15 +62,32 @@ def test_warnings_are_told_every_time_and_pictures_are_opened_once(
     data = imported(tmp_path, same=True)
     first = said(data, home)
     assert "duplicate (1): the same picture in two splits makes scores too good" in first
-    assert f"infosam data check {data}" in first
+    assert f"infosam data check {data} --mask-px 96" in first
     monkeypatch.setattr(data_check, "check_source", lambda *_, **__: pytest.fail("opened again"))
     assert said(data, home) == first
+
+
+def test_the_masks_of_the_model_decide_what_is_too_thin(tmp_path: Path, home: Home) -> None:
+    """vit_nano draws masks of 96 px, vit_b of 256: a hair of 1 px in 256 vanishes in the first only."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for number, split in enumerate(("train", "val", "test")):
+        picture = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        mask = np.zeros((256, 256), np.uint8)
+        mask[40:200, 100] = 255
+        Image.fromarray(picture).resize((256, 256)).save(source / f"{number}.png")
+        Image.fromarray(mask).save(source / f"{number}-mask.png")
+        (source / f"{split}.csv").write_text(f"image,label\n{number}.png,{number}-mask.png\n")
+    data = import_dataset(source, domain="hair", out=tmp_path / "hair").path
+    assert "thin (3)" in said(data, home)
+    assert "thin" not in said(data, home, "vit_b")  # a record of its own
+    assert "thin (3)" in said(data, home)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"version": "0.0.1", "warnings": {}}'])
 def test_a_record_that_says_nothing_is_made_again(tmp_path: Path, home: Home, content: str) -> None:
     data = imported(tmp_path, same=True)
-    record = home.checks / f"{read_card(data).digest}.json"
+    record = home.checks / f"{read_card(data).digest}-96.json"
     record.parent.mkdir(parents=True)
     record.write_text(content)
     assert "duplicate (1)" in said(data, home)

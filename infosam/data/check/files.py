@@ -43,6 +43,7 @@ class Facts:
     sha256: bytes = b""  # of the image file
     fingerprint: int = 0  # 64 bits: where brightness rises from left to right
     grey: bytes = b""  # the picture at 16 x 16 px; empty if it is all of one tone
+    value: tuple[str, float] | None = None  # mode of the mask and its one value that is object, if that is not chosen
 
 
 def look(pair: Listed, choice: MaskChoice, mask_px: int, *, allow_empty: bool = False) -> Facts:
@@ -61,7 +62,13 @@ def look(pair: Listed, choice: MaskChoice, mask_px: int, *, allow_empty: bool = 
         sha256=hashlib.sha256(picture.source).digest(),
         fingerprint=fingerprint,
         grey=grey,
+        value=_value(drawing) if not choice.classes else None,
     )
+
+
+def _value(drawing: Drawing) -> tuple[str, float] | None:
+    objects = [value for value in drawing.values if value]
+    return (drawing.mode, objects[-1]) if objects and len(drawing.values) <= 2 else None
 
 
 def fingerprint_of(rgb: NDArray[np.uint8]) -> tuple[int, bytes]:
@@ -113,7 +120,7 @@ def _huge(opened: Opened) -> str:
 
 def _sixteen_bit(opened: Opened) -> str:
     mode = opened.picture.mode
-    return f"{opened.pair.image.name}: mode {mode}" if mode in ("I", "F") or mode.startswith("I;16") else ""
+    return f"{opened.pair.image.name}: mode {mode}" if mode in ("I", "F") or ";16" in mode else ""
 
 
 def _cmyk(opened: Opened) -> str:

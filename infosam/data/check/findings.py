@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]  # stops an import; makes results doubtful; is handled, but to be known
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
+
+FINDINGS_NAME = "findings.csv"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,12 @@ _ALL = (
     Kind("format", "error", "not a picture", "save it as PNG or JPEG"),
     Kind("damaged", "error", "the file is cut short or broken", "copy or export it again"),
     Kind("bomb", "error", "opening it would fill the memory", "cut it into tiles first"),
+    Kind(
+        "dark",
+        "error",
+        "the lower of its 16 bits would be dropped, and with them the picture",
+        "save 8 bits, stretched",
+    ),
     Kind("size", "error", "the mask lies elsewhere than the object", "export the mask at the size of the image"),
     Kind("size-rotated", "error", "the mask was drawn on the unrotated picture", "rotate the mask"),
     Kind("mask-alpha", "error", "a transparent pixel is neither object nor background", "save the mask without alpha"),
@@ -55,12 +65,19 @@ _ALL = (
     Kind("no-split", "note", "a split is missing and will be drawn from train", "give it, or let it be drawn"),
     Kind("no-train", "warning", "nothing to train on", "name the split train, or use the set for scoring only"),
     Kind("imbalance", "warning", "objects cover so little that a blank answer looks good", "crop, or cut into tiles"),
+    Kind(
+        "classes", "warning", "masks of several classes would be taken as one object", "--class, or one value for all"
+    ),
     Kind("split-shift", "warning", "one split has much larger objects than train", "--new-splits --stratify"),
     Kind("huge", "warning", "each such image needs much memory and time to decode", "shrink it, or --tile 1024"),
     Kind("mask-jpeg", "warning", "JPEG may have moved the edge of the object", "export as PNG", fix=True),
     Kind("name", "warning", "control characters or spaces at the ends break other tools", "rename", fix=True),
     Kind(
-        "sixteen-bit", "note", "stretched to 0..255 from each file's own range", "export 8 bit for one range", fix=True
+        "sixteen-bit",
+        "note",
+        "stretched to 0..255 from each file's own range (colours: divided by 256)",
+        "export 8 bit",
+        fix=True,
     ),
     Kind("cmyk", "note", "colours for print, turned into RGB", "save as RGB", fix=True),
     Kind("alpha", "note", "transparent parts are laid over black", "save without alpha", fix=True),
@@ -71,3 +88,13 @@ _ALL = (
     ),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
+
+
+def write_findings(path: Path, findings: Sequence[Finding]) -> None:
+    """All findings, however many, as a CSV. Raises OSError."""
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file)
+        writer.writerow(["severity", "finding", "row", "file", "what", "why", "cure", "mended"])
+        for one in findings:
+            kind = one.kind
+            writer.writerow([kind.severity, kind.name, one.row, one.file, one.what, kind.why, kind.cure, one.mended])

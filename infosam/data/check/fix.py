@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from infosam.data.check.findings import Finding
+from infosam.data.check.findings import FINDINGS_NAME, Finding, write_findings
 from infosam.data.check.run import Report
 from infosam.data.masks import Unusable
 from infosam.data.pairs import Labels, Listed
-from infosam.data.pixels import PICTURE_ERRORS, Picture, open_both, open_picture, png, read_bytes
+from infosam.data.pixels import PICTURE_ERRORS, Picture, open_both, open_picture, open_picture_file, png, read_bytes
 from infosam.data.staging import put_in_place, staged
 from infosam.errors import DataError
 
-LIST_NAME, FINDINGS_NAME = "list.csv", "findings.csv"
+LIST_NAME = "list.csv"
 PLAIN_MODES = ("RGB", "L", "1", "P")
 KEPT_FORMATS = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg"}
 
@@ -62,7 +62,7 @@ def write_fixed(report: Report, out: Path, progress: Callable[[int, int], None] 
         if not any(done.values()):
             raise DataError(f"{report.source}: no row could be mended, so there is no cleaned copy")
         findings = tuple(replace(one, mended=_mended(one, done, dropped)) for one in report.findings)
-        _write_findings(folder / FINDINGS_NAME, findings)
+        write_findings(folder / FINDINGS_NAME, findings)
         put_in_place(folder, out)
     written = sum(done.values())
     return Fixed(written=written, left_out=len(listed) - written, findings=findings)
@@ -132,16 +132,7 @@ def _thresholded(pair: Listed) -> NDArray[np.bool_]:
     if isinstance(drawn, Labels):
         return np.asarray(drawn.values, np.float64) > 127
     try:
-        with Image.open(io.BytesIO(drawn)) as image:
+        with open_picture_file(BytesIO(drawn)) as image:
             return np.asarray(np.asarray(image.convert("L")) > 127, dtype=np.bool_)
     except PICTURE_ERRORS as error:
         raise Unusable(f"{pair.mask}: {error}") from error
-
-
-def _write_findings(path: Path, findings: tuple[Finding, ...]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["severity", "finding", "row", "file", "what", "why", "cure", "mended"])
-        for one in findings:
-            kind = one.kind
-            writer.writerow([kind.severity, kind.name, one.row, one.file, one.what, kind.why, kind.cure, one.mended])

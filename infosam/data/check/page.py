@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from infosam.data.check.findings import SEVERITIES, Finding, Severity
+from infosam.data.check.findings import FINDINGS_NAME, SEVERITIES, Finding, Severity, write_findings
 from infosam.data.check.run import Report, by_kind
 from infosam.data.masks import Unusable
 from infosam.data.pairs import Listed, ReadOptions
@@ -32,19 +32,27 @@ THUMBNAIL_PX = 160
 
 
 def show_report(console: Console, report: Report) -> None:
-    """One line per kind of finding: how many, the first of them, and what to do."""
+    """One line per kind of finding: how many, how many of them mended, the first, why it matters, and what to do."""
     table = Table("", "finding", title=f"{len(report.listing.listed):,} pairs in {report.source}", title_justify="left")
-    table.add_column("rows", justify="right")
-    table.add_column("the first of them", overflow="fold")
-    table.add_column("what to do", overflow="fold")
+    for heading in ("rows", "mended"):
+        table.add_column(heading, justify="right")
+    for heading in ("the first of them", "why it matters", "what to do"):
+        table.add_column(heading, overflow="fold")
     for name, found in by_kind(report.findings).items():
         kind = found[0].kind
         cure = kind.cure + " (or --fix)" * kind.fix
         severity = Text(kind.severity, style=STYLES[kind.severity])
-        table.add_row(severity, name, f"{len(found):,}", Text(found[0].what), Text(cure))
+        mended = sum(one.mended for one in found)
+        figures = f"{len(found):,}", f"{mended:,}" if mended else ""
+        table.add_row(severity, name, *figures, Text(_placed(found[0])), Text(kind.why), Text(cure))
     if report.findings:
         console.print(table)
     console.print(Text(f"{len(report.listing.listed):,} pairs: {counts(report)}"), soft_wrap=True)
+
+
+def _placed(finding: Finding) -> str:
+    """What was found, with its row unless that is in the words."""
+    return finding.what if finding.row in finding.what else f"{finding.row}: {finding.what}"
 
 
 def counts(report: Report) -> str:
@@ -57,12 +65,19 @@ def counts(report: Report) -> str:
 
 
 def write_page(report: Report, out: Path) -> None:
-    """Writes the page to a file, completely or not at all. Raises DataError if it cannot be written."""
+    """Writes the page, and beside it `findings.csv` with all findings, each completely or not at all. Raises DataError
+    if they cannot be written."""
+    if out.name == FINDINGS_NAME:
+        raise DataError(
+            f"--out {out}: is the name of the list beside the page; call the page {out.with_suffix('.html')}"
+        )
     if out.is_dir():
         raise DataError(f"--out {out}: is a folder; give the name of the page, such as {out / 'check.html'}")
     partial = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        partial.write_text(render_page(report), encoding="utf-8")
+        write_findings(partial, report.findings)
+        os.replace(partial, out.with_name(FINDINGS_NAME))
+        partial.write_text(render_page(report), encoding="utf-8", errors="backslashreplace")
         os.replace(partial, out)
     except OSError as error:
         raise DataError(f"--out {out}: cannot be written ({error.strerror or error}); choose another place") from error
@@ -90,7 +105,8 @@ def _section(found: list[Finding], report: Report) -> dict[str, object]:
     for number, finding in enumerate(found[:SHOWN_PER_KIND]):
         pair = None if finding.pair is None or number >= PICTURES_PER_KIND else report.listing.listed[finding.pair]
         picture = thumbnail(pair, report.options) if pair else None
-        rows.append({"row": finding.row, "what": finding.what, "mended": finding.mended, "picture": picture})
+        words = {"row": finding.row, "file": finding.file, "what": finding.what}
+        rows.append({**words, "mended": finding.mended, "picture": picture})
     return {
         "name": kind.name,
         "severity": severity,
@@ -99,6 +115,7 @@ def _section(found: list[Finding], report: Report) -> dict[str, object]:
         "fix": kind.fix,
         "rows": rows,
         "more": len(found) - len(rows),
+        "all_in": FINDINGS_NAME,
     }
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from infosam.data.manifest import list_pairs, repeated_in
 from infosam.data.pairs import Listed, ReadOptions
 from infosam.data.readers.contract import Listing
 from infosam.data.readers.table import understood
+from infosam.data.threads import in_order
 from infosam.errors import DataError
 
 MASK_PX = 256  # SAM's mask decoder, whatever the size of the image
-MAX_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +43,24 @@ def check_source(
     options: ReadOptions | None = None,
     *,
     group: str | None = None,
+    anew: bool = False,
     allow_empty: bool = False,
     mask_px: int = MASK_PX,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Looks at every pair of `source`, any layout of `readers.table`. Writes nothing.
 
-    `mask_px` is the longest side of the masks that the model computes. Raises DataError only if nothing can be listed
-    at all."""
+    `anew` forgets the splits of the source, as an import may; `mask_px` is the longest side of the masks that the model
+    computes. Raises DataError only if nothing can be listed at all."""
     options = options or ReadOptions()
     listing, problems = list_pairs(source, options, group)
     problems += repeated_in(listing.listed)
+    if anew:
+        listing = replace(listing, listed=[replace(pair, split=None) for pair in listing.listed])
     if not listing.listed and not problems:
         raise DataError(f"{source}: no image-mask pairs in it; {understood()}")
     facts = _look_at_all(listing.listed, options, mask_px, allow_empty, progress)
-    findings = [Finding(KINDS["listing"], "", "", problem) for problem in problems]
+    findings = [_of_listing(problem, listing.root) for problem in problems]
     for position, (pair, seen) in enumerate(zip(listing.listed, facts, strict=True)):
         findings += [_finding(kind, what, pair, position) for kind, what in seen.found]
     whole = Whole(listing.listed, facts)
@@ -82,20 +85,25 @@ def _look_at_all(
     allow_empty: bool,
     progress: Callable[[int, int], None] | None,
 ) -> list[Facts]:
-    """Threads, not processes: decoding is done outside Python's lock, and rows of Arrow files cannot be sent."""
     facts: list[Facts] = []
-    threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
-    with ThreadPoolExecutor(threads) as pool:
-        looked = pool.map(partial(look, choice=options.choice, mask_px=mask_px, allow_empty=allow_empty), listed)
-        try:
-            for done, seen in enumerate(looked, start=1):
-                facts.append(seen)
-                if progress:
-                    progress(done, len(listed))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    one = partial(look, choice=options.choice, mask_px=mask_px, allow_empty=allow_empty)
+    for done, seen in enumerate(in_order(one, listed), start=1):
+        facts.append(seen)
+        if progress:
+            progress(done, len(listed))
     return facts
+
+
+def _of_listing(problem: str, root: Path) -> Finding:
+    """A problem of a reader: it begins with the file, or with the row of a list in `root`, that is wrong."""
+    words = problem.split(": ")
+    for amount in range(len(words) - 1, 0, -1):  # the longest first, for a name may have such a mark in it
+        file = ": ".join(words[:amount])
+        if os.path.lexists(file):
+            return Finding(KINDS["listing"], Path(os.path.relpath(file, root)).as_posix(), file, problem)
+    name = re.sub(r":\d+$", "", words[0])
+    file = str(root / name) if os.path.lexists(root / name) else name
+    return Finding(KINDS["listing"], words[0], file, problem)
 
 
 def _finding(kind: str, what: str, pair: Listed | None, position: int | None) -> Finding:

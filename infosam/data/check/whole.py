@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ NEAR_TONE = 6.0  # mean difference of grey values, of 255
 BANDS, BAND_BITS = 4, 16  # two fingerprints that differ in at most three bits agree in one of four parts
 COMPARED = 200  # at most so many others for one picture: thousands of frames of one video are all alike
 LITTLE_SHARE = 0.01
+SHOWN_VALUES = 6
 SHIFT = 3.0
 MIN_SHIFTED = 10  # masks in a split below which its mean says nothing
 
@@ -50,7 +51,7 @@ Said = Iterator[tuple[int | None, str]]  # position of the pair, or None for the
 
 
 def _leaks(whole: Whole) -> Said:
-    yield from ((None, text) for text in leaks_in(whole.listed))
+    yield from leaks_in(whole.listed)
 
 
 def _same(whole: Whole, *, across: bool) -> Said:
@@ -111,6 +112,16 @@ def _imbalance(whole: Whole) -> Said:
         yield None, f"objects cover {mean:.2%} of the pixels on average"
 
 
+def _classes(whole: Whole) -> Said:
+    """One class for each image, as label maps cut apart have it: every mask has two values, but not the same ones."""
+    modes = Counter(facts.value[0] for facts in whole.facts if facts.value)
+    for mode in modes:
+        counts = Counter(facts.value[1] for facts in whole.facts if facts.value and facts.value[0] == mode)
+        if len(counts) > 1:
+            shown = ", ".join(f"{value:g} in {count:,}" for value, count in counts.most_common(SHOWN_VALUES))
+            yield None, f"the object has {len(counts)} different values in masks of mode {mode}: {shown}"
+
+
 def _split_shift(whole: Whole) -> Said:
     train = whole.shares("train")
     for split in SPLITS[1:]:
@@ -130,5 +141,6 @@ WHOLE_CHECKS: Mapping[str, Callable[[Whole], Said]] = {
     "no-split": _no_split,
     "no-train": _no_train,
     "imbalance": _imbalance,
+    "classes": _classes,
     "split-shift": _split_shift,
 }

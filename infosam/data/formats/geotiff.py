@@ -15,7 +15,7 @@ from infosam.data.formats.contract import KEPT, Box, Stack, chosen_bands, librar
 from infosam.data.formats.names import TIFF_SUFFIXES, has_suffix
 from infosam.data.masks import Unusable
 from infosam.data.pairs import PartOptions
-from infosam.data.pixels import PICTURE_ERRORS
+from infosam.data.pixels import PICTURE_ERRORS, open_picture_file
 
 EXTRA = "geo"
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -63,7 +63,7 @@ def is_scene(path: Path) -> bool:
         with path.open("rb") as file:
             if file.read(4) not in MAGIC:
                 return False
-        with Image.open(path) as image:
+        with open_picture_file(path) as image:
             tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
             bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
             return len(bits) > 1 and max(bits) > 8
@@ -81,7 +81,7 @@ def is_raw(path: Path, kind: Literal["image", "mask"]) -> bool:
         with path.open("rb") as file:
             if not has_suffix(path, TIFF_SUFFIXES) or file.read(4) not in MAGIC:
                 return False
-        with Image.open(path) as image:
+        with open_picture_file(path) as image:
             tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
             bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
             fit = min(bits) >= 8 if kind == "image" else len(bits) == 1

@@ -14,7 +14,7 @@ from infosam.data.formats import arrays, dicom, dicom_contours, dicom_header, di
 from infosam.data.formats.contract import Stack
 from infosam.data.masks import Unusable
 from infosam.data.pairs import Listed, MaskChoice, ReadOptions
-from infosam.data.pixels import PICTURE_ERRORS, read_bytes
+from infosam.data.pixels import PICTURE_ERRORS, open_picture_file, read_bytes
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _larger(pair: Listed, tile: int) -> bool:
     """Whether a picture is to be cut. Reads its header only."""
     if pair.image_content is None:
         try:
-            with Image.open(pair.image) as image:
+            with open_picture_file(pair.image) as image:
                 return max(image.size) > tile
         except Image.DecompressionBombError:
             return True

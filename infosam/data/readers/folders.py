@@ -38,7 +38,7 @@ class Folders:
     def read(self, source: Path, options: ReadOptions, problems: list[str]) -> Listing:
         listed: list[Listed] = []
         notes: dict[str, None] = {}
-        for split, images, masks in _places(source, problems):
+        for split, images, masks in _places(source, problems, notes):
             names = with_series(images, pictures_in(images, problems), pictures_in(masks, problems))
             pairs, rule = matched(images, masks, *names, split, problems)
             listed += pairs
@@ -70,7 +70,7 @@ def _split_folders(folder: Path) -> list[tuple[Split, Path, Path]]:
     return found
 
 
-def _places(source: Path, problems: list[str]) -> Iterator[Places]:
+def _places(source: Path, problems: list[str], notes: dict[str, None]) -> Iterator[Places]:
     sides = _sides(source)
     if sides is None:
         yield from _split_folders(source)
@@ -86,6 +86,8 @@ def _places(source: Path, problems: list[str]) -> Iterator[Places]:
             f"{images}: {len(loose)} pictures, such as {loose[0].name}, lie beside the folders "
             f"{', '.join(path.name for path in given)}; move them into one of these"
         )
+    if others := [path.name for path in sorted(images.iterdir()) if path.is_dir() and path not in given]:
+        notes[f"{images}: not read: {', '.join(others)}; only folders named train, val or test are"] = None
     for place in given:
         if (masks / place.name).is_dir():
             yield SPLIT_WORDS[place.name.lower()], place, masks / place.name

@@ -186,9 +186,7 @@ def _listed(
     moves: Mapping[str, Mapping[str, str]],
 ) -> Iterator[Listed]:
     image, mask = _roles(table, options)
-    small = [
-        column.name for column in table.schema if pa.types.is_string(column.type) or pa.types.is_integer(column.type)
-    ]
+    small = [column.name for column in table.schema if _is_word(column.type)]
     for number, (group, offset, cells) in enumerate(table.rows([f"{image}.path", f"{mask}.path", *small]), start=1):
         row = f"{table.path.relative_to(root)}:{number}"
         words = {name: str(cells[name]) for name in small if cells[name] is not None}
@@ -209,6 +207,14 @@ def _listed(
             mask_content=partial(_content, table, mask, group, offset, root, row),
             cells=words,
         )
+
+
+def _is_word(kind: pa.DataType) -> bool:
+    """Whether a column holds texts or whole numbers, as splits and groups are, in whatever way Arrow keeps them."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer)
+    return any(one(kind) for one in texts)
 
 
 def _name(root: Path, table: _Table, text: str | None, number: int, row: str, column: str) -> Path:

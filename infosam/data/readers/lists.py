@@ -47,7 +47,17 @@ class Lists:
                     listed.append(_listed(path.parent, cells, options, split, row))
                 except DataError as problem:
                     problems.append(str(problem))
-        return Listing(root=source if source.is_dir() else source.parent, listed=listed)
+        notes = _not_read(source, {path for _, path in files}) if source.is_dir() else ()
+        return Listing(root=source if source.is_dir() else source.parent, listed=listed, notes=notes)
+
+
+def _not_read(folder: Path, read: set[Path]) -> tuple[str, ...]:
+    """A note about lists that lie beside those of the splits, such as the several lists of test images of AutoGluon."""
+    others = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path not in read]
+    if not others:
+        return ()
+    named = ", ".join(path.name for path in sorted(read))
+    return (f"read: {named}; not read: {', '.join(others)}. To test on one of these, copy it to test.csv",)
 
 
 def _per_split(folder: Path) -> list[tuple[Split, Path]]:

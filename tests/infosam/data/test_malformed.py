@@ -81,6 +81,20 @@ def smeared(folder: Path) -> Path:
     return folder
 
 
+def not_utf8(folder: Path) -> Path:
+    """Names as an old system in latin-1 wrote them."""
+    write_pictures(folder)
+    for kind in ("images", "masks"):
+        (folder / kind / "2.png").rename(os.fsdecode(os.fsencode(folder / kind) + b"/caf\xe9.png"))
+    return folder
+
+
+def only_its_mask(folder: Path) -> Path:
+    for path in (not_utf8(folder) / "images").glob("caf*"):
+        path.unlink()
+    return folder
+
+
 def rotated(folder: Path) -> Path:
     write_pictures(folder)
     exif = Image.Exif()
@@ -185,24 +199,36 @@ PNG = encoded(pixels(2))
 CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     "nothing there": (lambda folder: folder / "gone", ("no such file or folder", "expected one of")),
     "empty folder": (emptied, ("it holds nothing", "expected one of")),
-    "folder of other things": (lambda folder: with_file("notes.txt", b"x")(folder).parent / "images", ("no data set",)),
-    "a picture as source": (lambda folder: with_image(PNG)(folder) / "images" / "2.png", ("not a list",)),
+    "folder of other things": (
+        lambda folder: with_file("notes.txt", b"x")(folder).parent / "images",
+        ("no data set", "expected one of"),
+    ),
+    "a picture as source": (
+        lambda folder: with_image(PNG)(folder) / "images" / "2.png",
+        ("not a list", "expected one of"),
+    ),
     "empty list": (with_file("list.csv", b""), ("found none", "first line must be")),
-    "list of a header only": (with_file("list.csv", b"image,label\n"), ("no image-mask pairs",)),
+    "list of a header only": (with_file("list.csv", b"image,label\n"), ("no image-mask pairs", "expected one of")),
     "list in another encoding": (with_file("list.csv", b"image,label\n\xff\xfe\xe9,x\n"), ("UTF-8", "save it as")),
     "too few images": (with_file("list.csv", b"image,label\na.png,b.png\n"), ("too few to make val", "at least 3 are")),
     "list with semicolons": (with_file("list.csv", b"image;label\na;b\n"), ("separate the columns",)),
     "list with an open quote": (with_file("list.csv", b'image,label\n"a,b\n'), ("not a readable CSV", "save it")),
-    "list with a huge cell": (with_file("list.csv", b"image,label\n" + b"a" * 200_000 + b",b\n"), ("field larger",)),
+    "list with a huge cell": (
+        with_file("list.csv", b"image,label\n" + b"a" * 200_000 + b",b\n"),
+        ("field larger", "save it as"),
+    ),
     "list with other columns": (with_file("list.csv", b"picture,mask\na,b\n"), ("--mask-column 'mask'",)),
     "list is a broken parquet": (
         with_file("list.parquet", b"PAR1" + b"\0" * 40 + b"PAR1"),
-        ("not a readable Parquet",),
+        (
+            "not a readable Parquet",
+            "write it again",
+        ),
     ),
     "empty cell": (with_row("images/4.png,"), ("list.csv:6", "column 'label' is empty", "fill it in")),
     "row too short": (with_row("images/4.png"), ("list.csv:6", "fill it in")),
     "path traversal": (with_row("../../secret.png,masks/4.png"), ("list.csv:6", "lies outside", "no '..'")),
-    "absolute path": (with_row("/etc/passwd,masks/4.png"), ("list.csv:6", "lies outside")),
+    "absolute path": (with_row("/etc/passwd,masks/4.png"), ("list.csv:6", "lies outside", "no '..'")),
     "backslashes": (with_row("images\\4.png,masks/4.png"), ("list.csv:6", "write / instead")),
     "repeated row": (with_row("images/1.png,masks/1.png"), ("list.csv:6", "same image and mask", "remove one")),
     "file that is missing": (with_row("images/77.png,masks/4.png"), ("77.png", "no such file", "add it")),
@@ -221,13 +247,18 @@ CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     "image without mask": (without("masks/3.png"), ("no mask 3.*", "add it or remove")),
     "mask without image": (without("images/3.png"), ("mask without an image", "remove it")),
     "link in a circle of folders": (loop, ("a link to a folder that was already read", "remove the link")),
-    "link to nothing": (dangling, ("2.png", "no such file")),
+    "link to nothing": (dangling, ("2.png", "no such file", "link to nothing", "renew or remove")),
     "link to itself": (circle, ("2.png", "check its name and permissions")),
     "a pipe": (pipe, ("is a pipe or a device", "correct the row")),
     "a device that never ends": (device, ("is a pipe or a device", "correct the row")),
+    "a name that is no UTF-8": (not_utf8, ("caf\\udce9.png", "not in UTF-8", "rename it")),
+    "a mask whose name is no UTF-8": (
+        only_its_mask,
+        ("caf\\udce9.png", "mask without an image", "remove it"),
+    ),
     "empty file": (with_image(b""), ("the file is empty", "copy it again")),
     "cut short": (with_image(PNG[: len(PNG) // 2]), ("2.png", "damaged or cut short", "export it again")),
-    "header only": (with_image(PNG[:20]), ("2.png",)),
+    "header only": (with_image(PNG[:20]), ("cut short", "export it again")),
     "a page instead of a picture": (with_image(b"<html>404</html>"), ("not a picture", "save it as PNG")),
     "a decompression bomb": (bomb, ("2.png", "million pixels", "cut it into tiles")),
     "mask of another size": (with_mask(GREY.resize((5, 5))), ("5 x 5 px", "export the mask at the size")),
@@ -255,7 +286,11 @@ CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     ),
     "COCO image that leads out": (
         with_coco(lambda content: content["images"][1].update(file_name="../../x.png")),
-        ("image 1", "lies outside"),
+        (
+            "image 1",
+            "lies outside",
+            "no '..'",
+        ),
     ),
     "COCO image that is missing": (
         with_coco(lambda content: content["images"][1].update(file_name="x.png")),
@@ -275,7 +310,11 @@ CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     ),
     "COCO annotation of no image": (
         with_coco(lambda content: content["annotations"][1].update(image_id=99)),
-        ("annotation 101", "image_id 99 is no image"),
+        (
+            "annotation 101",
+            "image_id 99 is no image",
+            "remove or correct",
+        ),
     ),
     "COCO annotation with a box only": (
         with_coco(lambda content: content["annotations"][1].update(segmentation=[])),
@@ -286,9 +325,44 @@ CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
         embedded({"bytes": None, "path": None}, None),
         ("train.parquet:5", "holds no picture", "remove the row"),
     ),
-    "Parquet cell that leads out": (embedded({"bytes": None, "path": "../x.png"}, None), ("lies outside",)),
-    "Parquet cell with other bytes": (embedded({"bytes": b"xx", "path": "a.png"}, None), ("not a picture",)),
+    "Parquet cell that leads out": (embedded({"bytes": None, "path": "../x.png"}, None), ("lies outside", "no '..'")),
+    "Parquet cell with other bytes": (
+        embedded({"bytes": b"xx", "path": "a.png"}, None),
+        ("not a picture", "save it as PNG"),
+    ),
 }
+
+
+IN_A_LIST = {
+    "empty list", "list of a header only", "list in another encoding", "too few images", "list with semicolons",
+    "list with an open quote", "list with a huge cell", "list with other columns", "empty cell", "row too short",
+    "path traversal", "absolute path", "backslashes", "repeated row", "file that is missing", "other ending",
+    "a folder as a picture", "a name no file can have", "a name that is too long",
+    "a name that is too long for a volume", "unknown split",
+}  # fmt: skip
+# What a check, which looks at every file and draws no splits, says in other words.
+OF_A_CHECK = {
+    "too few images": ("a.png", "no such file", "add it or remove the row"),
+    "only blank masks": ("0.png", "the mask is empty", "--allow-empty"),
+}
+
+
+def file_of(name: str) -> str:
+    """The file, or row of a list, that the message about a case must name."""
+    elsewhere = {
+        "nothing there": "gone", "empty folder": "source", "folder of other things": "images",
+        "image without mask": "3.png", "mask without image": "3.png", "link in a circle of folders": "again",
+        "only blank masks": "source", "list is a broken parquet": "list.parquet", "Arrow file cut short": ".arrow",
+        "COCO size of another picture": "1.png", "a name that is no UTF-8": "images/caf",
+        "a mask whose name is no UTF-8": "masks/caf",
+    }  # fmt: skip
+    if name in elsewhere:
+        return elsewhere[name]
+    if name.startswith("COCO "):
+        return "bad.json" if name.endswith(("JSON", "end", "lists")) else "instances.json"
+    if name.startswith("Parquet "):
+        return "train.parquet:5"
+    return "list.csv" if name in IN_A_LIST else "2.png"
 
 
 def test_there_are_at_least_forty() -> None:
@@ -309,12 +383,12 @@ def test_it_is_refused_with_file_and_cure_and_nothing_is_written(
     said = capsys.readouterr()
     assert said.out == ""
     assert "Traceback" not in said.err
-    for word in words:
+    for word in (file_of(name), *words):
         assert word in said.err
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ("nothing there", "empty folder")])
+@pytest.mark.parametrize("name", CASES)
 def test_a_check_says_the_same_without_stopping_at_the_first(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,5 +398,8 @@ def test_a_check_says_the_same_without_stopping_at_the_first(
     with pytest.raises(SystemExit) as caught:
         cli.main(["data", "check", str(source)])
     assert caught.value.code == 2
-    assert "Traceback" not in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    for word in (file_of(name), *OF_A_CHECK.get(name, CASES[name][1])):
+        assert word in said.out + said.err
     assert sorted(tmp_path.rglob("*")) == before

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infosam.data.card import SPLITS
 from infosam.data.manifest import Pair, Splitting, check_pairs, discover, find_pairs
+from infosam.data.store import import_dataset, open_dataset
 from infosam.errors import DataError
 
 WritePair = Callable[..., None]
@@ -291,3 +293,32 @@ def test_single_empty_masks_can_be_allowed_but_not_all(csv_set: Path) -> None:
         Image.new("L", (32, 24), 0).save(pair.mask)
     with pytest.raises(DataError, match="all 9 masks are empty"):
         check_pairs(pairs, allow_empty=True)
+
+
+def test_lists_that_are_not_read_are_told(csv_set: Path) -> None:
+    (csv_set / "test_Kvasir.csv").write_text("image,label\n")
+    (csv_set / "all.tsv").write_text("image\tlabel\n")
+    (note,) = discover(csv_set).notes
+    assert note == (
+        "read: test.csv, train.csv, val.csv; not read: all.tsv, test_Kvasir.csv. To test on one of these, copy it to "
+        "test.csv"
+    )
+
+
+def test_folders_that_are_no_split_are_told(tmp_path: Path, write_pair: Callable[..., None]) -> None:
+    for split, amount in (("train", 4), ("val", 2), ("test", 2), ("hard", 2), ("old", 1)):
+        for number in range(amount):
+            write_pair(tmp_path / "set", f"{split}/{number}")
+    found = discover(tmp_path / "set")
+    assert len(found.pairs) == 8
+    images = tmp_path / "set" / "images"
+    assert found.notes == (f"{images}: not read: hard, old; only folders named train, val or test are",)
+
+
+@pytest.mark.parametrize("name", ["cafe\u0301", " front", "back ", "a b"], ids=["nfd", "front", "back", "inside"])
+def test_odd_names_are_matched_and_stored_as_they_are(name: str, tmp_path: Path, folder_set: Path) -> None:
+    for kind in ("images", "masks"):
+        (folder_set / kind / "photo 3.png").rename(folder_set / kind / f"{name}.png")
+    import_dataset(folder_set, domain="d", out=tmp_path / "set")
+    store = open_dataset(tmp_path / "set")
+    assert name in [one for split in SPLITS for one in store.ids(split)]

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pytest
+from object_store import ObjectStore, object_store
 
 from infosam import cli
-from infosam.data import pushing
+from infosam.data import manifest, pushing, shards
 from infosam.data.card import read_card
 from infosam.data.growing import append, resplit
 from infosam.data.pushing import push
@@ -120,3 +122,78 @@ def test_a_folder_that_is_no_data_set_and_a_wrong_address_are_refused(made: Path
     assert caught.value.code == 2
     with pytest.raises(DataError, match="nonsense:// is not understood"):
         push(made, "nonsense://shelf/set")
+
+
+def test_nothing_of_a_data_set_that_was_replaced_is_left(
+    made: Path, folder_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs that read data/*.parquet would mix the two."""
+    push(made, (tmp_path / "shelf").as_uri())
+    (tmp_path / "shelf" / "data" / "mine.txt").write_text("not of the card")
+    monkeypatch.setattr(shards, "SHARD_MIB", 256)
+    import_dataset(folder_set, domain="other", out=tmp_path / "other")
+    push(tmp_path / "other", (tmp_path / "shelf").as_uri(), overwrite=True)
+    names = {path.name for path in (tmp_path / "shelf" / "data").iterdir()}
+    assert names == {"part-00000.parquet", "mine.txt"}
+    assert sum(open_dataset(tmp_path / "shelf").card.counts.values()) == 20
+
+
+# ------------------------------------------------------------------------------------------ importing into a bucket
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """An empty bucket of a real S3 server on loopback."""
+    with object_store("lab") as store:
+        for name, text in store.environment.items():
+            monkeypatch.setenv(name, text)
+        yield store
+
+
+def importing(source: Path, url: str, *more: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["data", "import", str(source), "--domain", "squares", "--out", url, *more])
+    return int(ended.value.code or 0)
+
+
+def test_an_import_goes_straight_into_a_bucket(
+    lab: ObjectStore, csv_set: Path, folder_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "200")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    url = lab.uri("lab/new/set")
+    assert importing(csv_set, url) == 0
+    said = capsys.readouterr()
+    assert f"Written to {url}" in said.out
+    assert f"data={url}" in said.err
+    here = import_dataset(csv_set, domain="squares", out=tmp_path / "here")
+    there = open_dataset(local_copy(url, tmp_path / "cache"))
+    assert (there.card.digest, there.ids("train")) == (here.digest, open_dataset(tmp_path / "here").ids("train"))
+
+    monkeypatch.setattr(manifest, "discover", None)  # nothing is opened before it is known where the set may go
+    assert importing(folder_set, url) == 2
+    assert "holds a data set already (domain squares, 9 rows" in capsys.readouterr().err
+    assert importing(folder_set, lab.uri("nowhere/set"), "--overwrite") == 2
+    assert importing(folder_set, "what://lab/set") == 2
+    assert "what:// is not understood" in capsys.readouterr().err
+    monkeypatch.undo()
+
+
+def test_another_set_takes_its_place_if_that_is_meant(
+    lab: ObjectStore, csv_set: Path, folder_set: Path, tmp_path: Path
+) -> None:
+    url = lab.uri("lab/set")
+    assert importing(csv_set, url) == 0
+    assert importing(folder_set, url, "--overwrite") == 0
+    assert sum(remote_card(url).counts.values()) == 20
+    assert sum(open_dataset(local_copy(url, tmp_path / "cache")).card.counts.values()) == 20
+
+
+def test_a_refused_import_leaves_the_bucket_empty(lab: ObjectStore, csv_set: Path, tmp_path: Path) -> None:
+    (csv_set / "masks" / "val_0.png").unlink()
+    assert importing(csv_set, lab.uri("lab/set")) == 2
+    with pytest.raises(DataError, match="not an imported data set"):
+        remote_card(lab.uri("lab/set"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,21 @@ def test_a_missing_file_is_named(csv_set: Path, tmp_path: Path) -> None:
     (tmp_path / "set/data/part-00001.parquet").unlink()
     with pytest.raises(DataError, match=r"part-00001.parquet: it cannot be read"):
         list(row_tables(read_card(tmp_path / "set"), ["split"]))
+
+
+def test_files_hold_between_the_limit_and_twice_as_much(
+    write_pair: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with 128 MiB, at limits of 1 MiB: pictures of noise, 0.2 MiB each."""
+    monkeypatch.setattr(shards, "SHARD_MIB", 1)
+    monkeypatch.setattr(shards, "ROW_GROUP_MIB", 1)
+    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 4)
+    for number in range(30):
+        write_pair(tmp_path / "source", str(number), size=(256, 256), seed=number)
+    sizes = [
+        (tmp_path / "set" / shard.name).stat().st_size / 2**20
+        for shard in imported(tmp_path / "source", tmp_path / "set").shards
+    ]
+    assert len(sizes) >= 3
+    assert all(1 <= size <= 2.1 for size in sizes[:-1])
+    assert 0 < sizes[-1] <= 2.1

@@ -178,3 +178,16 @@ def test_objects_of_one_mask_are_rows_of_their_own_when_read_again(
     options = ReadOptions(choice=MaskChoice(instances=True))
     import_dataset(label_map("grey"), domain="d", out=tmp_path / "set", options=options)
     assert len(discover(tmp_path / "set").pairs) == 10
+
+
+def test_equal_pictures_under_other_names_stay_in_one_split(folder_set: Path) -> None:
+    """Else one is trained on and the other scored."""
+    for number in range(10, 20):
+        first, second = (folder_set / "images" / f"photo {n}.png" for n in (number - 10, number))
+        second.write_bytes(first.read_bytes())
+    for seed in range(5):
+        found = discover(folder_set, splitting=Splitting(seed=seed))
+        split = {pair.image.stem: pair.split for pair in found.pairs}
+        assert all(split[f"photo {n}"] == split[f"photo {n + 10}"] for n in range(10))
+        assert set(split.values()) == {"train", "val", "test"}
+        assert "10 images (or groups) hold a picture of another one: equal pictures stay in one split" in found.notes

@@ -2,21 +2,26 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from rich.console import Console
 from small_sources import coco, encoded, pixels
 
 from infosam import cli
-from infosam.data.check import files, whole
+from infosam.data.check import files, page, whole
 from infosam.data.check.findings import KINDS
 from infosam.data.check.fix import write_fixed
-from infosam.data.check.page import render_page, write_page
+from infosam.data.check.page import render_page, show_report, write_page
 from infosam.data.check.run import Report, by_kind, check_source
 from infosam.data.manifest import discover
 from infosam.data.pairs import MaskChoice, ReadOptions
@@ -140,6 +145,26 @@ def dangling(source: Path) -> None:
     (source / "masks/train/1.png").symlink_to(source / "gone.png")
 
 
+def deep(bits: int) -> Callable[[Path], None]:
+    """A PNG of 16 bits a colour, of which so many are used; Pillow cannot write one."""
+
+    def write(source: Path) -> None:
+        values = np.asarray(photo(1), np.uint16) << (bits - 8)
+        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+        head = struct.pack(">IIBBBBB", SIDE, SIDE, 16, 2, 0, 0, 0)
+        content = b"\x89PNG\r\n\x1a\n"
+        for kind, data in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+            content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        (source / "images/train/1.png").write_bytes(content)
+
+    return write
+
+
+def of_two_classes(source: Path) -> None:
+    for path, value in (("train/0", 3), ("train/1", 7), ("train/2", 3)):
+        Image.fromarray(disc(value=value)).save(source / f"masks/{path}.png")
+
+
 def drop(split: str) -> Callable[[Path], None]:
     def write(source: Path) -> None:
         for kind in ("images", "masks"):
@@ -153,6 +178,7 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
     "missing": dangling,
     "format": lambda source: (source / "images/train/1.png").write_bytes(b"text"),
     "damaged": lambda source: (source / "images/train/1.png").write_bytes(encoded(pixels(1))[:200]),
+    "dark": deep(12),
     "size": replace_mask(disc(32)),
     "mask-alpha": replace_mask(Image.new("RGBA", (SIDE, SIDE), (255, 255, 255, 9))),
     "mask-smeared": smeared(),
@@ -168,6 +194,7 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
     "no-split": drop("val"),
     "no-train": drop("train"),
     "imbalance": tiny_objects,
+    "classes": of_two_classes,
     "split-shift": many_large_in_val,
     "sixteen-bit": replace_image(lambda: Image.fromarray(np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE))),
     "cmyk": cmyk,
@@ -179,16 +206,32 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
 }
 
 
+OF_THE_SET = {"no-split", "no-train", "imbalance", "classes", "split-shift"}  # no single file is to blame
+SECOND = {"duplicate": "6.png", "repeated": "2.png", "near-duplicate": "5.png"}
+
+
 @pytest.mark.parametrize("kind", SPOILS)
 def test_it_is_found_and_nothing_else(kind: str, clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if kind == "huge":
         monkeypatch.setattr(files, "HUGE_PX", 250 * 250)
     SPOILS[kind](clean)
-    found = found_in(clean)
-    also = {"near-duplicate": {"name"}, "full": {"inverted"}, "split-shift": {"near-duplicate"}}
+    findings = by_kind(check_source(clean).findings)
+    found = {name: [one.what for one in of_kind] for name, of_kind in findings.items()}
+    also = {
+        "near-duplicate": {"name"}, "full": {"inverted"}, "split-shift": {"near-duplicate"},
+        "mask-levels": {"classes"}, "classes": {"mask-levels"},
+    }  # fmt: skip
     assert kind in found
     assert set(found) <= {kind} | also.get(kind, set())
-    assert all(found[kind])
+    for one in findings[kind]:
+        assert one.what
+        assert one.kind.why
+        assert one.kind.cure
+        if kind not in OF_THE_SET:
+            assert one.file.startswith(str(clean))
+            assert one.row
+            assert one.file.endswith(one.row)
+            assert Path(one.file).name in (SECOND.get(kind, ""), "1.png", "1\n2 .png")
 
 
 def test_every_kind_is_found_by_some_test() -> None:
@@ -203,8 +246,50 @@ def test_a_group_in_two_splits_is_an_error(clean: Path) -> None:
     (clean / "list.csv").write_text(
         "image,label,split,group\n" + "\n".join([*rows, "images/val/4.png,masks/val/4.png,val,p1"]) + "\n"
     )
-    found = found_in(clean / "list.csv")
-    assert "group p1 is in two splits" in found["leak"][0]
+    leak = by_kind(check_source(clean / "list.csv").findings)["leak"][0]
+    assert "group p1 is in two splits" in leak.what
+    assert (leak.row, leak.file) == ("list.csv:5", str(clean / "images/val/4.png"))
+
+
+def test_a_row_that_cannot_be_read_is_named_with_its_list(clean: Path) -> None:
+    (clean / "list.csv").write_text("image,label\nimages/train/0.png,\n../x: y.png,masks/train/0.png\n")
+    rows = [(one.kind.name, one.row, one.file) for one in check_source(clean / "list.csv").findings]
+    assert rows == [("listing", f"list.csv:{line}", str(clean / "list.csv")) for line in (2, 3)]
+
+
+def test_all_bits_of_a_deep_picture_are_well(clean: Path, tmp_path: Path) -> None:
+    deep(16)(clean)
+    assert found_in(clean) == {"sixteen-bit": ["1.png: mode RGB;16"]}
+    assert mended(clean, tmp_path / "out").findings == ()
+
+
+def test_one_class_for_each_image_is_told(clean: Path) -> None:
+    of_two_classes(clean)
+    assert found_in(clean)["classes"] == [
+        "the object has 3 different values in masks of mode L: 255 in 5, 3 in 2, 7 in 1"
+    ]
+    chosen = ReadOptions(choice=MaskChoice(classes=("3", "7", "255")))
+    assert "classes" not in found_in(clean, options=chosen)
+
+
+def test_what_an_import_may_do_a_check_may_too(clean: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Label maps of several objects, and splits that leak and will be forgotten."""
+    two = np.maximum(disc(value=1), np.eye(SIDE, dtype=np.uint8) * 2)
+    for path in (clean / "masks").rglob("*.png"):
+        Image.fromarray(two).save(path)
+    rows = [f"images/train/{n}.png,masks/train/{n}.png,{s},p" for n, s in enumerate(("train", "val", "test"))]
+    (clean / "list.csv").write_text("\n".join(["image,label,split,group", *rows]) + "\n")
+    check = ["data", "check", str(clean / "list.csv")]
+    for more, code in (([], 2), (["--instances"], 2), (["--instances", "--new-splits"], 0)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([*check, *more])
+        assert (ended.value.code or 0) == code, more
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*check, "--instances", "--fix", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert "--fix with --instances" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_mask_of_two_values_in_a_jpeg_is_doubtful(clean: Path) -> None:
@@ -264,15 +349,40 @@ def test_other_layouts_and_classes_are_checked_as_well(tmp_path: Path) -> None:
 def test_the_page_shows_pictures_and_escapes_names(clean: Path, tmp_path: Path) -> None:
     evil = "<script>alert(1)<"
     save(clean, f"train/{evil}.png", photo(30), disc(value=0))
-    page = render_page(check_source(clean))
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
-    assert page.count("data:image/jpeg;base64,") == 1
-    assert "Why it matters" in page
+    text = render_page(check_source(clean))
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert text.count("data:image/jpeg;base64,") == 1
+    assert "Why it matters" in text
+    assert str(clean / "masks") in text
     write_page(check_source(clean), tmp_path / "page.html")
-    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".html", ".partial")] == ["page.html"]
+    assert {path.name for path in tmp_path.iterdir()} == {"clean", "page.html", "findings.csv"}
+    with (tmp_path / "findings.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["finding"], row["file"]) == ("blank", str(clean / "masks" / f"train/{evil}.png"))
+    assert all(row[name] for name in ("row", "what", "why", "cure"))
     with pytest.raises(DataError, match="is a folder"):
         write_page(check_source(clean), tmp_path)
+
+
+def test_the_page_names_the_list_of_all(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "SHOWN_PER_KIND", 2)
+    for path in (clean / "masks/train").iterdir():
+        Image.fromarray(disc(value=0)).save(path)
+    assert "... and 2 more: all are in <code>findings.csv</code>" in render_page(check_source(clean))
+
+
+def test_the_table_says_why_and_what_was_mended(clean: Path, tmp_path: Path) -> None:
+    SPOILS["mask-palette"](clean)
+    report = check_source(clean)
+    report = replace(report, findings=write_fixed(report, tmp_path / "out").findings)
+    console = Console(width=250, record=True, file=io.StringIO())
+    show_report(console, report)
+    row = next(line for line in console.export_text().splitlines() if "mask-palette" in line)
+    assert [cell.strip() for cell in row.split("│")][1:8] == [
+        "note", "mask-palette", "1", "1", "1.png: has a palette", "the index counts, not the colour",
+        "save as grey 0 and 255 (or --fix)",
+    ]  # fmt: skip
 
 
 def test_the_command_counts_and_leaves_with_2_only_for_errors(

@@ -10,10 +10,12 @@ import pytest
 from pycocotools import mask as reference
 from small_sources import SIZE, coco, coco_content, rectangle, truth
 
+from infosam.data.card import SPLITS
 from infosam.data.manifest import discover
 from infosam.data.pairs import MaskChoice, ReadOptions
 from infosam.data.pixels import open_pair
 from infosam.data.readers import shapes
+from infosam.data.store import import_dataset, open_dataset
 from infosam.errors import DataError
 
 
@@ -158,3 +160,21 @@ def test_compressed_counts_follow_the_format() -> None:
     text = reference.encode(np.asfortranarray(truth(1).astype(np.uint8)))["counts"].decode("ascii")
     assert sum(shapes.decode_counts(text)) == SIZE[0] * SIZE[1]
     assert rectangle(1)[0] == 6.0
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools with numpy 2
+def test_run_lengths_of_their_own_library_become_the_same_pixels(source: Path, tmp_path: Path) -> None:
+    """Encoded by pycocotools, imported, and read back from the data set."""
+    content: Any = coco_content()
+    drawn = {}
+    for annotation in content["annotations"]:
+        mask = np.random.default_rng(annotation["id"]).random(SIZE) < 0.3
+        code = reference.encode(np.asfortranarray(mask.astype(np.uint8)))
+        annotation["segmentation"] = {"size": list(code["size"]), "counts": code["counts"].decode()}
+        drawn[str(annotation["image_id"])] = mask
+    import_dataset(written(source, content), domain="noise", out=tmp_path / "out")
+    store = open_dataset(tmp_path / "out")
+    read = [store.read(split, index) for split in SPLITS for index in range(store.rows(split))]
+    assert {sample.id for sample in read} == drawn.keys()
+    for sample in read:
+        np.testing.assert_array_equal(sample.mask, drawn[sample.id])

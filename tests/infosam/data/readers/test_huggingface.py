@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,30 @@ def test_files_of_the_hub_are_read_with_their_splits_and_columns(tmp_path: Path)
     found = discover(tmp_path)
     assert [pair.split for pair in found.pairs] == ["train"] * 3 + ["val"] + ["test"] * 2
     np.testing.assert_array_equal(open_pair(found.pairs[-1])[0].mask, truth(5))
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())], ids=["large", "view", "coded"]
+)
+@pytest.mark.parametrize("file", ["one.parquet", "one.arrow"])
+def test_split_and_group_count_in_every_kind_of_text(kind: pa.DataType, file: str, tmp_path: Path) -> None:
+    """Or patients would be in two splits."""
+    words = {
+        "split": ["train", "train", "validation", "test", "test", "test"],
+        "group": ["ann", "ann", "bob", "cem", "cem", "dan"],
+    }
+    columns = {name: pa.array(cells, PICTURE) for name, cells in pictures(range(AMOUNT)).items()}
+    columns |= {name: pa.array(cells, pa.string()).cast(kind) for name, cells in words.items()}
+    table, path = pa.table(columns), tmp_path / file
+    if file.endswith("parquet"):
+        pq.write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as out, pa.ipc.new_stream(out, table.schema) as writer:
+            writer.write_table(table)
+        (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": file}]}))
+    found = discover(tmp_path)
+    assert [pair.split for pair in found.pairs] == ["train", "train", "val", "test", "test", "test"]
+    assert [pair.group for pair in found.pairs] == words["group"]
 
 
 def test_pictures_that_are_files_beside_it_are_found(tmp_path: Path) -> None:
@@ -107,3 +132,29 @@ def test_a_data_set_of_infosam_is_a_source_again(tmp_path: Path) -> None:
         np.testing.assert_array_equal(left.image, right.image)
         np.testing.assert_array_equal(left.mask, right.mask)
     assert stores[0].ids("train") == stores[1].ids("train")
+
+
+def test_what_datasets_itself_saves_is_imported(tmp_path: Path) -> None:
+    """Both of its layouts, with columns of its own types."""
+    import datasets  # takes seconds
+
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.Image(), "group": datasets.Value("large_string")}
+    )
+
+    def made(numbers: range) -> datasets.Dataset:
+        rows = pictures(numbers)
+        cells = {"image": rows["img"], "label": rows["mask"], "group": [f"p{n // 2}" for n in numbers]}
+        return datasets.Dataset.from_dict(cells, features=features)
+
+    parts = {"train": made(range(2)), "validation": made(range(2, 4)), "test": made(range(4, AMOUNT))}
+    datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "dictionary"))
+    made(range(AMOUNT)).save_to_disk(str(tmp_path / "single"))
+    found = discover(tmp_path / "dictionary")
+    assert [(pair.split, pair.group) for pair in found.pairs] == [
+        (split, f"p{n}") for n, split in enumerate(("train", "val", "test")) for _ in range(2)
+    ]
+    for source in ("dictionary", "single"):
+        card = import_dataset(tmp_path / source, domain="d", out=tmp_path / f"{source}-set")
+        assert card.counts == {"train": 2, "val": 2, "test": 2}
+    np.testing.assert_array_equal(open_pair(found.pairs[5])[0].mask, truth(5))

@@ -1,0 +1,33 @@
+"""Work of a few threads, taken in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+MAX_THREADS = 8
+AHEAD = 2  # results for each thread that may wait to be taken
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def in_order(work: Callable[[T], R], things: Iterable[T]) -> Iterator[R]:
+    """Results in the order of `things`, however many there are, with few of them in memory.
+
+    Threads, not processes: decoding is done outside Python's lock, and rows of Arrow files cannot be sent. Raises what
+    `work` raises; what was not begun by then, or when nobody takes any more, is left."""
+    threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for thing in things:
+                waiting.append(pool.submit(work, thing))
+                if len(waiting) > AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from infosam.data.threads import AHEAD, in_order
+
+
+@pytest.fixture(autouse=True)
+def three_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+
+
+def test_several_work_at_once_and_results_stay_in_order() -> None:
+    together = threading.Barrier(3, timeout=60)
+
+    def work(number: int) -> int:
+        together.wait()  # one alone would wait for ever
+        return number * number
+
+    assert list(in_order(work, range(9))) == [number * number for number in range(9)]
+
+
+def test_no_more_is_begun_than_a_few_ahead() -> None:
+    begun: list[int] = []
+
+    def endless() -> Iterator[int]:
+        for number in itertools.count():
+            begun.append(number)
+            yield number
+
+    assert list(itertools.islice(in_order(str, endless()), 5)) == ["0", "1", "2", "3", "4"]
+    assert len(begun) <= 5 + AHEAD * 3
+
+
+def test_an_error_ends_it_and_what_was_not_begun_is_left() -> None:
+    done: list[int] = []
+
+    def work(number: int) -> int:
+        done.append(number)
+        return 6 // (number - 1)
+
+    taken = in_order(work, range(1000))
+    assert next(taken) == -6
+    with pytest.raises(ZeroDivisionError):
+        next(taken)
+    assert len(done) < 20
