@@ -12,7 +12,6 @@ from rich.console import Console
 
 from tune.config import SweepConfig
 from tune.data_check import check_data
-from tune.encoding_stores import build_stores
 from tune.event_log import NAME, EventLog
 from tune.fetched import fetch_all
 from tune.group import Group, find_group, make_group
@@ -183,9 +182,10 @@ class _Driver:
                 with ray_session(address, verbose=verbose):
                     slots = self._count_slots(sum(run.plan.config.search.trials for run in searching))
                     self._begin()
-                    for run in searching:
-                        build_stores(run.plan, run.materials.result(), self._console, warn=self._warn)
-                    self._search(searching, slots, verbose=verbose)
+                    with contextlib.ExitStack() as stores:
+                        for run in searching:
+                            stores.callback(run.make_stores().release)
+                        self._search(searching, slots, verbose=verbose)
             else:
                 self._begin()
         self._conclude()

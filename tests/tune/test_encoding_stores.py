@@ -182,7 +182,7 @@ class TestBuilding:
         assert built(plan, materials, console)[0] == []
         for what in ("train", "val", TEACHER):
             content = materials.content(what)
-            expected = content.build(tmp_path / "expected").read_bytes()
+            expected = content.build(tmp_path / "expected").path.read_bytes()
             for folder in folders:
                 store = open_store(content.path(of_this_machine(folder)), rows=content.rows)
                 assert store is not None
