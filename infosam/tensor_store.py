@@ -252,7 +252,7 @@ def open_store(path: Path, *, rows: int) -> TensorStore | None:
 
 
 def open_sound(path: Path, *, rows: int) -> TensorStore | None:
-    """The store at `path` after every row of it was verified; None for a damaged one, which its next writer replaces."""
+    """The store at `path` after every row of it was verified; None for a damaged one, which its writer replaces."""
     try:
         found = open_store(path, rows=rows)
         if found is not None:

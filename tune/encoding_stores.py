@@ -1,11 +1,11 @@
 """What all trials of a sweep share is made before the first of them takes a processor: encodings of frozen models, and
 decoded and resized images, in one store for each kind on the disk of every machine that can train (`infosam.stored`).
 
-Every image is encoded once: Ray Data maps over the images on all machines, with the resources a trial's worker would get
-(and as many threads, so that the numbers are those a trial would compute), and every block of rows goes to one keeper on
-each machine, which writes its machine's copy. So all machines read the same numbers. What takes less time than starting
-processes is made by the sweep itself. A machine that comes later gets its stores from its first training process.
-Whatever goes wrong, trials compute what is missing."""
+Every image is encoded once: Ray Data maps over the images on all machines, with the resources a trial's worker would
+get (and as many threads, so that the numbers are those a trial would compute), and every block of rows goes to one
+keeper on each machine, which writes its machine's copy. So all machines read the same numbers. What takes less time
+than starting processes is made by the sweep itself. A machine that comes later gets its stores from its first training
+process (`tune.worker`). Whatever goes wrong, trials compute what is missing."""
 
 from __future__ import annotations
 

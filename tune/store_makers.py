@@ -1,4 +1,4 @@
-"""The processes that make the stores of a sweep (`tune.encoding_stores`): makers of rows, and a keeper on each machine."""
+"""The processes that make the stores of a sweep (`tune.encoding_stores`): makers of rows, a keeper on each machine."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ class Keeper:
 
 @contextlib.contextmanager
 def data_context(patience_s: float) -> Iterator[None]:
-    """Maps of Ray Data that are made here give their blocks in the order of their source, write no messages, and end when
-    nothing has come for so long."""
+    """Maps of Ray Data that are made here give their blocks in the order of their source, write no messages, and end
+    when nothing has come for so long."""
     import ray
 
     context = ray.data.DataContext.get_current().copy()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from infosam.config import ModelConfig, RunConfig
-from infosam.errors import Diverged
+from infosam.errors import Diverged, UserError
 from tune.events import OBJECTIVE
 from tune.home import of_this_machine
 from tune.telemetry import Meter
@@ -149,7 +149,7 @@ def work(loop_config: Mapping[str, Any]) -> None:
             entry = training_entry(setup.training)
             team.link()
             if job.data not in materials:
-                materials[job.data] = _load(entry, setup, job.data, like=next(iter(materials.values()), None))
+                materials[job.data] = load(entry, setup, job.data, like=next(iter(materials.values()), None))
         except Exception as error:  # noqa: BLE001 - the slot must learn why, whatever it was
             team.agree(failure_of(error, fatal=not materials))  # with others loaded, the fault is the domain's
             if not materials:
@@ -227,7 +227,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return named or "can't allocate memory" in str(error)
 
 
-def _load(entry: TrainingEntry, setup: WorkerSetup, data: str, *, like: Any) -> Any:
+def load(entry: TrainingEntry, setup: WorkerSetup, data: str, *, like: Any = None) -> Any:
+    """The materials of a process, and what the processes of its machine share if no other has made it."""
     if setup.fetch:
         from tune.fetched import fetch_all
 
@@ -250,7 +251,6 @@ def _load(entry: TrainingEntry, setup: WorkerSetup, data: str, *, like: Any) -> 
 def _make_missing(materials: Any, shared: Sequence[Any], folder: Path, limit_bytes: int | None) -> None:
     """What the sweep could not make on this machine, which came after it began: the first process here makes it, which
     takes what a first epoch would, and the others wait for it. Where it cannot, each keeps its own in memory."""
-    from infosam.errors import UserError
     from infosam.stored import Encoding
 
     for what in shared:
