@@ -243,6 +243,8 @@ class _Builder:
         plan, resources = self._plan, self._plan.config.resources
         starts = range(0, rows, BLOCK_ROWS)
         numbers = [pa.table({"index": range(start, min(start + BLOCK_ROWS, rows))}) for start in starts]
+        options: dict[str, Any] = {_RAY_NAMES[name]: amount for name, amount in resources.bundle.items()}
+        options["max_restarts"] = 0  # else Ray tells the terminal what it would do with a dead one
         fitting = count_slots(resources, cluster_nodes(), rows) * resources.workers_per_trial
         with data_context(self._patience_s):
             made = ray.data.from_arrow(numbers).map_batches(
@@ -260,8 +262,7 @@ class _Builder:
                 batch_size=BLOCK_ROWS,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(size=min(fitting, len(numbers))),
-                max_restarts=0,
-                **{_RAY_NAMES[name]: amount for name, amount in resources.bundle.items()},
+                **options,
             )
         for bundle in made.iter_internal_ref_bundles():
             for block in bundle.blocks:
