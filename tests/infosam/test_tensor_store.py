@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -162,43 +163,33 @@ def slow():
         print(number, flush=True)
         time.sleep(0.05)
         yield torch.full((3, 4, 5), float(number))
-print("ready", flush=True)
-sys.stdin.readline()
 build_store(Path(sys.argv[1]), json.loads(sys.argv[2]), slow(), dtype="float32", rows=40)
 """
 
 
-def writer(path: Path) -> subprocess.Popen[str]:
-    """Another process, which prints each row it makes once it got a line."""
+@contextlib.contextmanager
+def other_process(path: Path, *, until: int) -> Iterator[subprocess.Popen[str]]:
+    """One that writes the store, and has come to this row."""
     command = [sys.executable, "-c", WRITER, str(path.parent), json.dumps(KEY)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != f"{until}\n":
+            assert process.poll() is None
+        yield process
 
 
 def test_of_two_processes_at_once_one_makes_the_store(path: Path) -> None:
-    writers = [writer(path) for _ in range(2)]
-    for one in writers:
-        assert one.stdout is not None
-        assert one.stdout.readline() == "ready\n"
-    for one in writers:
-        assert one.stdin is not None
-        one.stdin.write("go\n")
-        one.stdin.flush()
-    made = [one.communicate(timeout=120)[0].split() for one in writers]
-    assert sorted(made) == [[], [str(number) for number in range(ROWS)]]
-    assert [one.returncode for one in writers] == [0, 0]
-    assert opened(path).read(39).flatten()[0] == 39
+    made = iter(rows())
+    with other_process(path, until=3) as other:
+        found = build_store(path.parent, KEY, made, dtype="float32", rows=ROWS)
+        assert other.wait(60) == 0
+    assert len(list(made)) == ROWS
+    assert [int(found.read(index).flatten()[0]) for index in range(ROWS)] == list(range(ROWS))
 
 
 def test_a_killed_writer_leaves_no_store_and_no_lock(path: Path) -> None:
-    killed = writer(path)
-    assert killed.stdin is not None
-    assert killed.stdout is not None
-    killed.stdin.write("go\n")
-    killed.stdin.flush()
-    while killed.stdout.readline() != "20\n":
-        pass
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    with other_process(path, until=20) as killed:
+        os.kill(killed.pid, signal.SIGKILL)
     assert path.with_suffix(".part").exists()
     assert open_store(path, rows=ROWS) is None
     build_store(path.parent, KEY, rows(), dtype="float32", rows=ROWS)
