@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -71,6 +71,14 @@ def stored_on(machine: Machine, home: Path) -> dict[str, str]:
     folder = home / "encodings" / machine.name
     listed = machine.run("sh", "-c", f"cd {folder} && sha256sum *.arrow && ! ls *.part").stdout
     return {name: digest for digest, name in (line.split() for line in listed.splitlines())}
+
+
+def check_copies(copies: Sequence[Mapping[str, str]], home: Path) -> None:
+    """Three stores, the same on all machines, and whole."""
+    assert len(copies[0]) == 3
+    assert all(copy == copies[0] for copy in copies)
+    for name in copies[0]:
+        assert open_sound(home / "encodings" / "head" / name, rows=MADE_ROWS) is not None
 
 
 def made_by(record: Path) -> Counter[str]:
@@ -185,8 +193,5 @@ def test_a_sweep_survives_all_that_happens_to_its_machines(
     assert {trial.end.reason for trial in ledger.trials.values() if trial.end} == {"completed"}
     lost = [error for trial in ledger.trials.values() for error in trial.retries]
     assert len(lost) >= 2  # of the machine that was killed, and of the one that was cut off
-    assert len(copies[0]) == 3
-    assert all(copy == copies[0] for copy in copies)
-    for path in (home / "encodings" / "head").glob("*.arrow"):
-        assert open_sound(path, rows=MADE_ROWS) is not None
+    check_copies(copies, home)
     assert made_by(tmp_path / "made") == {"all": 3 * MADE_ROWS, "late": 3 * MADE_ROWS}
