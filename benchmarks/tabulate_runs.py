@@ -160,11 +160,12 @@ def _tabulate(data: Mapping[str, Path], jobs: _Jobs, stop: Callable[[], bool]) -
         tables.append(table)
     if parts:
         with ray_session():
-            for plan, loaded in materials:
-                build_stores(plan, loaded, console, warn=console.print)
+            stores = [build_stores(plan, loaded, console, warn=console.print) for plan, loaded in materials]
             trials = sum(part.plan.config.search.trials for part in parts)
             slots = count_slots(parts[0].plan.config.resources, cluster_nodes(), trials)
             search(parts, folder=parts[0].plan.folder, slots=slots, stop=stop)
+            for made in stores:
+                made.release()
     return tables
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -36,13 +36,22 @@ class Content:
         """Where its store lies in a folder of stores."""
         return store_path(folder, self.key)
 
-    def build(self, folder: Path, *, limit_bytes: int | None = None) -> Path:
-        """Writes the store unless a sound one is there; returns its file. Raises StoreFull."""
-        path = self.path(folder)
-        if open_sound(path, rows=self.rows) is None:
-            made = (self.make(index) for index in range(self.rows))
-            build_store(path, made, dtype=self.dtype, rows=self.rows, limit_bytes=limit_bytes)
-        return path
+    def build(
+        self, folder: Path, *, limit_bytes: int | None = None, tell: Callable[[int], None] | None = None
+    ) -> TensorStore:
+        """Writes the store unless a sound one is there; returns it. `tell` hears how many rows are made.
+
+        Raises StoreFull."""
+        found = open_sound(self.path(folder), rows=self.rows)
+        if found is not None:
+            return found
+        made = self._made(tell or (lambda _: None))
+        return build_store(folder, self.key, made, dtype=self.dtype, rows=self.rows, limit_bytes=limit_bytes)
+
+    def _made(self, tell: Callable[[int], None]) -> Iterator[Tensor]:
+        for index in range(self.rows):
+            yield self.make(index)
+            tell(index + 1)
 
 
 class SharedRows:
@@ -64,7 +73,7 @@ class SharedRows:
         except StoreDamaged as damage:
             warnings.warn(f"{damage}; what it held is computed instead", stacklevel=2)
             self._store = None
-            set_aside(self._path)  # so that the next sweep builds it again
+            set_aside(self._path, damage)  # so that the next sweep builds it again
             return None
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from infosam.config import StoredType
 from infosam.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 SUFFIX = ".arrow"
 BATCH_BYTES = 16 << 20
 """Rows are written in batches of about this size."""
@@ -46,7 +46,15 @@ _COLUMNS = {"tensor": pa.large_binary(), "shape": pa.list_(pa.int64()), "crc32":
 
 
 class StoreDamaged(RuntimeError):
-    """A file does not hold what was written; `set_aside` it and build it again."""
+    """A file does not hold what was written; `set_aside` it and build it again.
+
+    Args:
+        file: which one it was, whatever has its name by now (`_identity`).
+    """
+
+    def __init__(self, message: str, file: tuple[int, int]) -> None:
+        super().__init__(message)
+        self.file = file
 
 
 class StoreFull(UserError):
@@ -56,9 +64,10 @@ class StoreFull(UserError):
 class TensorStore:
     """Reads a complete store. Rows are verified whenever they are read; thread-safe."""
 
-    def __init__(self, path: Path, dtype: RowType, table: pa.Table) -> None:
+    def __init__(self, path: Path, dtype: RowType, table: pa.Table, file: tuple[int, int]) -> None:
         self.path = path
         self.dtype: RowType = dtype
+        self._file = file
         self._rows = table.column("tensor")  # in its chunks: joined they would be a copy in this process' own memory
         self._shapes: list[list[int]] = table.column("shape").to_pylist()
         self._sums: list[int] = table.column("crc32").to_pylist()
@@ -74,7 +83,8 @@ class TensorStore:
         content = memoryview(self._rows[index].as_buffer())
         shape = self._shapes[index]
         if _sum(index, shape, self.dtype, content) != self._sums[index]:
-            raise StoreDamaged(f"{self.path}: row {index} does not have the sum it was written with")
+            message = f"{self.path}: row {index} does not have the sum it was written with"
+            raise StoreDamaged(message, self._file)
         integers = np.frombuffer(content, dtype=_AS_INTEGERS[self.dtype][1]).copy()
         return torch.from_numpy(integers).view(TORCH_TYPES[self.dtype]).reshape(shape)
 
@@ -99,13 +109,23 @@ class StoreWriter:
     that dies. So look first whether there is anything left to write. A context manager, which closes it.
 
     Args:
+        key: what the content depends on; it names the file in `folder`, and is in it.
         rows: how many will come, if known: what has no room is then refused with the first of them.
         limit_bytes: largest size of the folder; stores nobody reads go, those unused for longest first.
 
     Raises StoreFull, here and in its methods, where the disk or the limit does not suffice."""
 
-    def __init__(self, path: Path, *, dtype: RowType, rows: int | None = None, limit_bytes: int | None = None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        folder: Path,
+        key: Mapping[str, Any],
+        *,
+        dtype: RowType,
+        rows: int | None = None,
+        limit_bytes: int | None = None,
+    ) -> None:
+        self.path = path = store_path(folder, key)
+        self._key = key
         self._dtype: RowType = dtype
         self._expected = rows
         self._limit_bytes = limit_bytes
@@ -127,6 +147,13 @@ class StoreWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def found(self, *, rows: int) -> TensorStore | None:
+        """The sound store that another process made before this one could write; a damaged one is removed."""
+        store = open_sound(self.path, rows=rows)
+        if store is None:
+            self.path.unlink(missing_ok=True)  # nobody can have put another there: this is the writer
+        return store
+
     def add(self, content: bytes, shape: Sequence[int]) -> None:
         """The next row, as `packed` gave it."""
         if self.rows == 0:
@@ -140,8 +167,8 @@ class StoreWriter:
         if self._waiting_bytes >= BATCH_BYTES:
             self._flush()
 
-    def finish(self) -> None:
-        """Puts the store in its place, complete and on the disk."""
+    def finish(self) -> TensorStore:
+        """Puts the store in its place, complete and on the disk; it is opened before anybody may make room by it."""
         if self.rows == 0:
             raise ValueError("a store needs at least one tensor")
         self._flush()
@@ -152,7 +179,13 @@ class StoreWriter:
                 os.fsync(stream.fileno())
             make_room(self.path.parent, self._part.stat().st_size, self._limit_bytes)
             self._part.replace(self.path)
+        found = open_store(self.path, rows=self.rows)
         self.close()
+        if found is None:
+            raise StoreFull(
+                f"{self.path}: was removed as soon as it was written; resources.stores.limit_gib is too small"
+            )
+        return found
 
     def close(self) -> None:
         """Gives the store up unless it is finished, and lets others write it."""
@@ -168,7 +201,7 @@ class StoreWriter:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        schema = pa.schema(_COLUMNS.items(), metadata={"infosam": json.dumps({"type": self._dtype})})
+        schema = pa.schema(_COLUMNS.items(), metadata=_metadata(self._dtype, self._key))
         columns = zip(*self._waiting, strict=True)
         arrays = [pa.array(values, one.type) for values, one in zip(columns, schema, strict=True)]
         with _full_disk_told(self.path):
@@ -185,55 +218,68 @@ def store_path(folder: Path, key: Mapping[str, Any]) -> Path:
     return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}{SUFFIX}"
 
 
+def _metadata(dtype: RowType, key: Mapping[str, Any]) -> dict[str, str]:
+    return {"infosam": json.dumps({"type": dtype, "key": key})}
+
+
 def open_store(path: Path, *, rows: int) -> TensorStore | None:
     """The store at `path`, None if there is none. Marks it as used now, and as read until it is dropped.
 
-    Raises StoreDamaged if it cannot be `rows` tensors."""
+    Raises StoreDamaged if it cannot be `rows` tensors of what its name stands for."""
+    try:
+        file = _identity(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
         table.validate(full=True)  # offsets outside the file would end the process
-        dtype = json.loads(table.schema.metadata[b"infosam"])["type"]
+        said = json.loads(table.schema.metadata[b"infosam"])
+        dtype = said["type"]
         if dict(zip(table.schema.names, table.schema.types, strict=True)) != _COLUMNS or dtype not in TORCH_TYPES:
             raise ValueError(f"unknown columns {table.schema}")
-        found = TensorStore(path, dtype, table)
-    except (FileNotFoundError, NotADirectoryError):
+        if store_path(path.parent, said["key"]) != path:
+            raise ValueError(f"it holds what depends on {said['key']}, which has another name")
+        found = TensorStore(path, dtype, table, file)
+    except FileNotFoundError:  # somebody made room
         return None
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise StoreDamaged(f"{path}: cannot be read: {error}") from error
+        raise StoreDamaged(f"{path}: cannot be read: {error}", file) from error
     if len(found) != rows:
-        raise StoreDamaged(f"{path}: holds {len(found)} rows, not {rows}")
+        raise StoreDamaged(f"{path}: holds {len(found)} rows, not {rows}", file)
     with contextlib.suppress(OSError):
         os.utime(path)
     return found
 
 
 def open_sound(path: Path, *, rows: int) -> TensorStore | None:
-    """The store at `path` after every row of it was verified; a damaged one is removed, and None given for it."""
+    """The store at `path` after every row of it was verified; None for a damaged one, which its writer replaces."""
     try:
         found = open_store(path, rows=rows)
         if found is not None:
             found.verify()
     except StoreDamaged:
-        set_aside(path)
         return None
     return found
 
 
 def build_store(
-    path: Path,
+    folder: Path,
+    key: Mapping[str, Any],
     tensors: Iterable[Tensor],
     *,
     dtype: RowType,
-    rows: int | None = None,
+    rows: int,
     limit_bytes: int | None = None,
-) -> None:
-    """Writes a store, unless another process has finished it meanwhile. Args and errors: see `StoreWriter`."""
-    with StoreWriter(path, dtype=dtype, rows=rows, limit_bytes=limit_bytes) as writer:
-        if path.exists():
-            return
+) -> TensorStore:
+    """Writes a store, unless another process has finished it meanwhile; it is open, so that none makes room by it.
+
+    Args and errors: see `StoreWriter`."""
+    with StoreWriter(folder, key, dtype=dtype, rows=rows, limit_bytes=limit_bytes) as writer:
+        if (found := writer.found(rows=rows)) is not None:
+            return found
         for tensor in tensors:
             writer.add(*packed(tensor, dtype))
-        writer.finish()
+        return writer.finish()
 
 
 def packed(tensor: Tensor, dtype: RowType) -> tuple[bytes, list[int]]:
@@ -242,9 +288,14 @@ def packed(tensor: Tensor, dtype: RowType) -> tuple[bytes, list[int]]:
     return stored.view(_AS_INTEGERS[dtype][0]).numpy().tobytes(), list(tensor.shape)
 
 
-def set_aside(path: Path) -> None:
-    """Removes a damaged store, so that the next one who asks builds it again; whoever has it open keeps reading."""
-    path.unlink(missing_ok=True)
+def set_aside(path: Path, damage: StoreDamaged) -> None:
+    """Removes a damaged store, so that the next one who asks builds it again; whoever has it open keeps reading.
+
+    One that took its place meanwhile stays, and so does any while a writer is at work, who will replace it."""
+    with contextlib.suppress(OSError), path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _identity(path) == damage.file:
+            path.unlink()
 
 
 def make_room(folder: Path, needed: int, limit_bytes: int | None) -> None:
@@ -272,6 +323,12 @@ def unused(folder: Path, since_s: float) -> list[Path]:
     of the epoch."""
     old = [path for path in folder.iterdir() if path.suffix in (SUFFIX, ".part") and path.stat().st_mtime <= since_s]
     return sorted(path for path in old if not _is_locked(path if path.suffix == SUFFIX else path.with_suffix(".lock")))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Of a file, whatever its name: device and number. Raises OSError."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_locked(path: Path) -> bool:

@@ -59,6 +59,11 @@ class SweepPlan:
         return (stores.folder or self.home.encodings).absolute() if stores.build else None
 
     @property
+    def stores_limit_bytes(self) -> int:
+        """Most that they take on a machine."""
+        return int(self.config.resources.stores.limit_gib * 2**30)
+
+    @property
     def mirror(self) -> str | None:
         """Address below which each trial keeps its checkpoints as well.
 

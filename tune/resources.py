@@ -25,6 +25,7 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is heard by `tune.interrupt`
     # Tune's own state of all trials grows with them and is written again and again; a sweep goes on from its log.
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "RAY_DATA_LOG_LEVEL": "CRITICAL",  # of each map over the images; what fails is told by whoever asked for it
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths in a configuration are relative to where the user stands
 }
 

@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 
 from tune.config import SweepConfig
 from tune.data_check import check_data
-from tune.encoding_stores import build_stores
 from tune.event_log import NAME, EventLog
 from tune.fetched import fetch_all
 from tune.group import Group, find_group, make_group
@@ -67,14 +67,14 @@ def run_sweeps(
     with environment(SETTINGS | CLIENT_SETTINGS), contextlib.ExitStack() as stack:
         for config in configs:
             fetch_all(config.resources.fetch)
-            check_data(config.data, config.run.model, home, console)
         group = make_group(configs, home, training)
         for plan in group.plans:
             for note in plan.notes:
                 text = f"{plan.domain}: {note}" if len(group.plans) > 1 else note
                 console.print(text, soft_wrap=True, highlight=False)
         logs = [stack.enter_context(contextlib.closing(EventLog(plan.folder / NAME))) for plan in group.plans]
-        return _Driver(group, logs, [Ledger() for _ in logs], console).run(address=address, verbose=verbose)
+        driver = _Driver(group, logs, [Ledger() for _ in logs], console, unchecked=[config.data for config in configs])
+        return driver.run(address=address, verbose=verbose)
 
 
 def resume_sweep(
@@ -141,10 +141,23 @@ def _sole(outcomes: Sequence[SweepOutcome]) -> SweepOutcome:
 
 
 class _Driver:
-    """Takes the sweeps of a group through one Ray session, one search and one Ctrl-C."""
+    """Takes the sweeps of a group through one Ray session, one search and one Ctrl-C.
 
-    def __init__(self, group: Group, logs: Sequence[EventLog], ledgers: Sequence[Ledger], console: Console) -> None:
+    Args:
+        unchecked: folders of images to look at before anything is recorded.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        logs: Sequence[EventLog],
+        ledgers: Sequence[Ledger],
+        console: Console,
+        *,
+        unchecked: Sequence[Path] = (),
+    ) -> None:
         self._group = group
+        self._unchecked = unchecked
         self._console = console
         shared = group.folder if len(group.plans) > 1 else None
         self._runs = [
@@ -176,16 +189,20 @@ class _Driver:
     def _work(self, address: str | None, *, verbose: bool) -> None:
         searching = [run for run in self._active if run.has_trials_left]
         with ThreadPoolExecutor(1) as pool:
-            # The base model is scored on the validation images while Ray starts: both take seconds.
+            # The base model is scored on the validation images while data is checked and Ray starts: all take seconds.
             for number, run in enumerate(self._active):
                 run.load(pool, self._active[number - 1] if number else None)
+            first = self._group.plans[0]
+            for data in self._unchecked:
+                check_data(data, first.config.run.model, first.home, self._console)
             if searching:
                 with ray_session(address, verbose=verbose):
                     slots = self._count_slots(sum(run.plan.config.search.trials for run in searching))
                     self._begin()
-                    for run in searching:
-                        build_stores(run.plan, run.materials.result(), self._console, warn=self._warn)
-                    self._search(searching, slots, verbose=verbose)
+                    with contextlib.ExitStack() as stores:
+                        for run in searching:
+                            stores.callback(run.make_stores().release)
+                        self._search(searching, slots, verbose=verbose)
             else:
                 self._begin()
         self._conclude()

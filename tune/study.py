@@ -55,6 +55,7 @@ class Part:
     plan: SweepPlan
     ledger: Ledger  # what earlier drivers did, empty for a new sweep; it is told of all that happens
     listeners: Sequence[Listener] = ()  # told after it, in order
+    shared: Sequence[Any] = ()  # of its images, what a machine has or makes for all processes; see `WorkerSetup`
 
 
 def search(parts: Sequence[Part], *, folder: Path, slots: SlotCount, stop: Callable[[], bool] = never) -> bool:
@@ -178,17 +179,15 @@ def _run(
         for close in closing:
             stack.callback(close)
         if lanes:
-            _tuner(lanes, [part.plan for part in parts], folder=folder, name=name, slots=slots).fit()
+            _tuner(lanes, parts, folder=folder, name=name, slots=slots).fit()
 
 
-def _tuner(
-    lanes: Sequence[Lane], plans: Sequence[SweepPlan], *, folder: Path, name: str, slots: SlotCount
-) -> tune.Tuner:
-    resources = plans[0].config.resources  # all share them
+def _tuner(lanes: Sequence[Lane], parts: Sequence[Part], *, folder: Path, name: str, slots: SlotCount) -> tune.Tuner:
+    resources = parts[0].plan.config.resources  # all share them
     trials = sum(lane.trials for lane in lanes)
     return tune.Tuner(
         tune.with_resources(
-            tune.with_parameters(Slot, plan=_slot_plan(plans, folder)),
+            tune.with_parameters(Slot, plan=_slot_plan(parts, folder)),
             slot_resources(resources.bundle, resources.workers_per_trial),
         ),
         tune_config=tune.TuneConfig(
@@ -266,7 +265,8 @@ def _unused(folder: Path, name: str) -> str:
     return f"{name}-{taken + 1}" if taken else name
 
 
-def _slot_plan(plans: Sequence[SweepPlan], folder: Path) -> SlotPlan:
+def _slot_plan(parts: Sequence[Part], folder: Path) -> SlotPlan:
+    plans = [part.plan for part in parts]
     first = plans[0]
     resources = first.config.resources
     return SlotPlan(
@@ -288,6 +288,8 @@ def _slot_plan(plans: Sequence[SweepPlan], folder: Path) -> SlotPlan:
             backend="cpu:gloo,cuda:nccl" if resources.gpus_per_worker >= 1 else "gloo",  # NCCL wants whole GPUs
             exchange_timeout_s=resources.step_timeout_s,
             stores=str(first.stores) if first.stores else None,
+            stores_limit_bytes=first.stores_limit_bytes,
+            shared={str(part.plan.config.data): tuple(part.shared) for part in parts},
             gpu_share=resources.gpus_per_worker,
             fetch=resources.fetch,
         ),

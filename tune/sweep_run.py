@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from tune.encoding_stores import Stores, build_stores
 from tune.event_log import EventLog
 from tune.events import Event, Listener, State
 from tune.finale import crown, recall, summarise
@@ -56,6 +57,7 @@ class SweepRun:
         self.is_new = ledger.sweep is None
         self.is_over = is_over(ledger)
         self._console = console
+        self._stores: Stores | None = None
         self._log = log
         self._files = SweepFiles(plan, ledger.trials, lambda: self.materials.result())
         self._tracker: Tracker | None = None
@@ -124,11 +126,17 @@ class SweepRun:
         self._tell(started)
         self._tracker = Tracker(plan.tracking_uri, self._log.path, files=self._files, warn=self.warn)
 
+    def make_stores(self) -> Stores:
+        """What its trials will share, before they start; in use until it is released."""
+        self._stores = build_stores(self.plan, self.materials.result(), self._console, warn=self.warn)
+        return self._stores
+
     def part(self, *listeners: Listener) -> Part:
         """Its part in a search; `listeners` hear of it after the log."""
         from tune.study import Part  # Ray and Optuna, which a sweep that only lacks its finale need not wait for
 
-        return Part(plan=self.plan, ledger=self.outcome.ledger, listeners=[self._log, *listeners])
+        shared = self._stores.shared if self._stores else ()
+        return Part(plan=self.plan, ledger=self.outcome.ledger, listeners=[self._log, *listeners], shared=shared)
 
     def conclude(self) -> None:
         """Champion, test score and promotion."""

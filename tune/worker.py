@@ -13,13 +13,14 @@ import importlib
 import math
 import sys
 import traceback
-from collections.abc import Generator, Iterator, Mapping
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from infosam.config import ModelConfig, RunConfig
-from infosam.errors import Diverged
+from infosam.errors import Diverged, UserError
 from tune.events import OBJECTIVE
 from tune.home import of_this_machine
 from tune.telemetry import Meter
@@ -122,6 +123,10 @@ class WorkerSetup:
     backend: str  # of torch.distributed, where a trial has several processes
     exchange_timeout_s: float  # longest wait for another process
     stores: str | None = None  # folder of `tune.encoding_stores`; None: each process keeps its own in memory
+    stores_limit_bytes: int | None = None  # of a machine's part of that folder
+    shared: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Of each data set, by its folder, the stores every machine is to have: the name of a split for its images, or the
+    fields of an `infosam.stored.Encoding`."""
     gpu_share: float = 0.0  # of a GPU, for each process
     fetch: Mapping[str, str] = field(default_factory=dict)  # path -> address, see `tune.fetched`
 
@@ -144,7 +149,7 @@ def work(loop_config: Mapping[str, Any]) -> None:
             entry = training_entry(setup.training)
             team.link()
             if job.data not in materials:
-                materials[job.data] = _load(entry, setup, job.data, like=next(iter(materials.values()), None))
+                materials[job.data] = load(entry, setup, job.data, like=next(iter(materials.values()), None))
         except Exception as error:  # noqa: BLE001 - the slot must learn why, whatever it was
             team.agree(failure_of(error, fatal=not materials))  # with others loaded, the fault is the domain's
             if not materials:
@@ -222,7 +227,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return named or "can't allocate memory" in str(error)
 
 
-def _load(entry: TrainingEntry, setup: WorkerSetup, data: str, *, like: Any) -> Any:
+def load(entry: TrainingEntry, setup: WorkerSetup, data: str, *, like: Any = None) -> Any:
+    """The materials of a process, and what the processes of its machine share if no other has made it."""
     if setup.fetch:
         from tune.fetched import fetch_all
 
@@ -236,7 +242,25 @@ def _load(entry: TrainingEntry, setup: WorkerSetup, data: str, *, like: Any) -> 
             torch.cuda.set_per_process_memory_fraction(setup.gpu_share)
     model = ModelConfig.model_validate(setup.model)
     stores = None if setup.stores is None else of_this_machine(Path(setup.stores))
-    return entry.load_materials(model, Path(data), device=setup.device, baselines=False, stores=stores, like=like)
+    found = entry.load_materials(model, Path(data), device=setup.device, baselines=False, stores=stores, like=like)
+    if stores is not None and hasattr(found, "content"):
+        _make_missing(found, setup.shared.get(data, ()), stores, setup.stores_limit_bytes)
+    return found
+
+
+def _make_missing(materials: Any, shared: Sequence[Any], folder: Path, limit_bytes: int | None) -> None:
+    """What the sweep could not make on this machine, which came after it began: the first process here makes it, which
+    takes what a first epoch would, and the others wait for it. Where it cannot, each keeps its own in memory."""
+    from infosam.stored import Encoding
+
+    for what in shared:
+        content = materials.content(what if isinstance(what, str) else Encoding(*what))
+        if not content.path(folder).exists():
+            try:
+                content.build(folder, limit_bytes=limit_bytes)
+            except UserError as error:
+                warnings.warn(f"{error}; every process keeps its own in memory", stacklevel=2)
+                return
 
 
 def _report(epoch: EpochLike, meter: Meter, *, completed: bool) -> Report:

@@ -1,24 +1,26 @@
 """A sweep over three machines with an address each, while one is killed, one joins, one is cut off from the network for
 half a minute, the tracking server is away, and the object store with the checkpoints is slow and fails. Nothing is
-lost, nothing is doubled, all trials finish."""
+lost, nothing is doubled, all trials finish; and each machine has a copy of what its trials share."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import yaml
-from lasting_training import machine_number
+from lasting_training import MADE_ROWS, machine_number
 from machines import RAY_PORT, Machine, Network, start_ray
 from object_store import ObjectStore, object_store
 from servers import mlflow_server
 from sweep_check import check_sweep, lasting_rows, rows
 
+from infosam.tensor_store import open_sound
 from tune.event_log import NAME, read_events
 from tune.events import EpochReported, Event
 
@@ -64,6 +66,32 @@ def on(machine: str) -> Callable[[EpochReported], bool]:
     return lambda report: report.values["machine"] == machine_number(machine)
 
 
+def stored_on(machine: Machine, home: Path) -> dict[str, str]:
+    """Names and sums of the stores that a machine has."""
+    folder = home / "encodings" / machine.name
+    listed = machine.run("sh", "-c", f"cd {folder} && sha256sum *.arrow && ! ls *.part").stdout
+    return {name: digest for digest, name in (line.split() for line in listed.splitlines())}
+
+
+def check_copies(copies: Sequence[Mapping[str, str]], home: Path) -> None:
+    """Three stores, the same on all machines, and whole."""
+    assert len(copies[0]) == 3
+    assert all(copy == copies[0] for copy in copies)
+    for name in copies[0]:
+        assert open_sound(home / "encodings" / "head" / name, rows=MADE_ROWS) is not None
+
+
+def made_by(record: Path) -> Counter[str]:
+    """How many different rows were made by the machines that were there from the start, together, and by the late one.
+    None of them was made twice."""
+    lines: Counter[str] = Counter()
+    for line in record.read_text().splitlines():
+        host, row = line.split(maxsplit=1)
+        lines[f"{host if host == 'late' else 'all'} {row}"] += 1
+    assert set(lines.values()) == {1}, lines
+    return Counter(line.split()[0] for line in lines)
+
+
 @pytest.fixture
 def head(net: Network) -> Machine:
     return net.machine("head")
@@ -91,6 +119,7 @@ def environment(plain: Mapping[str, str], head: Machine, store: ObjectStore, tmp
         "INFOSAM_HOME": str(tmp_path / "results"),
         "LASTING_EPOCH_S": str(EPOCH_S),
         "LASTING_GATE": str(tmp_path / "gate"),
+        "LASTING_MADE": str(tmp_path / "made"),
         "LASTING_GATED_FROM": str(GATED_FROM),
     }
 
@@ -128,7 +157,7 @@ def test_a_sweep_survives_all_that_happens_to_its_machines(
             "search": {"trials": len(RATES), "points": [{"optim.lr": rate} for rate in RATES]},
             "scheduler": {"kind": "none"},
             "warm_start": "off",
-            "resources": {"stores": {"build": False}, "max_failures": 1, "mirror": store.uri("lab/checkpoints")},
+            "resources": {"max_failures": 1, "mirror": store.uri("lab/checkpoints")},
             "tracking": {"uri": server.uri},
         }
         config.write_text(yaml.safe_dump(settings))
@@ -142,6 +171,8 @@ def test_a_sweep_survives_all_that_happens_to_its_machines(
 
         log.until(on("one"))
         count = log.until(on("two"))
+        copies = [stored_on(machine, home) for machine in (head, workers["one"], workers["two"])]
+        assert made_by(tmp_path / "made") == {"all": 3 * MADE_ROWS}
         workers["one"].kill()
         server.kill()
         store.trouble.failures = 20
@@ -155,9 +186,12 @@ def test_a_sweep_survives_all_that_happens_to_its_machines(
         Path(environment["LASTING_GATE"]).touch()
         told, _ = driver.communicate(timeout=PATIENCE_S)
         assert driver.returncode == 0, told
+        copies.append(stored_on(workers["late"], home))
         with head.inside():
             ledger = check_sweep(log.folder, server.uri, trials=len(RATES))
     assert rows(ledger) == pytest.approx(lasting_rows(RATES, EPOCHS))
     assert {trial.end.reason for trial in ledger.trials.values() if trial.end} == {"completed"}
     lost = [error for trial in ledger.trials.values() for error in trial.retries]
     assert len(lost) >= 2  # of the machine that was killed, and of the one that was cut off
+    check_copies(copies, home)
+    assert made_by(tmp_path / "made") == {"all": 3 * MADE_ROWS, "late": 3 * MADE_ROWS}

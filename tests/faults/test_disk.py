@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from small_disk import Disk, small_disk
 from sweep_check import check_resources, check_sweep, lasting_rows, rows
 
 from tune.config import SweepConfig
@@ -24,32 +23,6 @@ from tune.runner import resume_sweep, run_sweep
 TRAINING = "lasting_training"
 RATES = [1e-3, 2e-3, 3e-3, 4e-3]
 SIZE = "16m"
-MARK = "disk-full"
-
-
-class Disk:
-    """A folder that can be filled and emptied."""
-
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, *, is_real: bool) -> None:
-        self.folder = folder
-        self._patch = patch
-        self._is_real = is_real
-
-    def fill(self) -> None:
-        """From now on nothing can be written; on a folder that is no disk, the log and the training only say so."""
-        filler = self.folder / MARK
-        if not self._is_real:
-            filler.touch()  # `lasting_training` looks for it
-            self._patch.setattr(EventLog, "_write", _refuse)
-            return
-        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(4096))
-
-    def free(self) -> None:
-        """Makes room."""
-        self._patch.undo()
-        (self.folder / MARK).unlink()
 
 
 def _refuse(log: EventLog) -> None:
@@ -58,15 +31,9 @@ def _refuse(log: EventLog) -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    """A real small one where this user may mount it, else one that behaves so."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
-    is_real = subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    with pytest.MonkeyPatch.context() as patch:
-        yield Disk(folder, patch, is_real=is_real)
-    if is_real:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+    """On a folder that is no disk, the log and the training only say that it is full."""
+    with small_disk(tmp_path / "small", SIZE, lambda patch: patch.setattr(EventLog, "_write", _refuse)) as disk:
+        yield disk
 
 
 @pytest.mark.usefixtures("cluster")

@@ -78,7 +78,7 @@ def test_an_altered_image_is_encoded_anew_and_forgotten(materials: Materials, ba
 class TestDamage:
     def test_a_run_computes_what_a_damaged_store_held(self, materials: Materials, batch: Batch, tmp_path: Path) -> None:
         expected = fresh(materials).of(batch, block=None, dtype="float16")
-        path = fresh(materials).content(block=None, dtype="float16").build(tmp_path)
+        path = fresh(materials).content(block=None, dtype="float16").build(tmp_path).path
         content = bytearray(path.read_bytes())
         content[len(content) // 3] ^= 1
         path.write_bytes(content)
@@ -93,7 +93,7 @@ class TestDamage:
 
     def test_building_replaces_a_damaged_store(self, materials: Materials, batch: Batch, tmp_path: Path) -> None:
         content = fresh(materials).content(block=None, dtype="float16")
-        path = content.build(tmp_path)
+        path = content.build(tmp_path).path
         sound = path.read_bytes()
         damaged = bytearray(sound)
         damaged[len(sound) // 3] ^= 1
@@ -102,7 +102,7 @@ class TestDamage:
         assert path.read_bytes() == sound
 
     def test_a_sound_store_is_not_built_again(self, materials: Materials, tmp_path: Path) -> None:
-        path = fresh(materials).content(block=None, dtype="float16").build(tmp_path)
+        path = fresh(materials).content(block=None, dtype="float16").build(tmp_path).path
         before = path.stat().st_ino
         fresh(materials).content(block=None, dtype="float16").build(tmp_path)
         assert path.stat().st_ino == before

@@ -16,16 +16,19 @@ from rich.console import Console
 
 import tune.encoding_stores
 from infosam.config import ModelConfig
+from infosam.frozen import FrozenEncodings
 from infosam.materials import Materials, load_materials
 from infosam.stored import Encoding
-from infosam.tensor_store import open_store, packed
+from infosam.tensor_store import StoreFull, make_room, open_sound, open_store, packed
 from infosam.training import train
 from tune.config import SweepConfig, parse_sweep_config
-from tune.encoding_stores import Keeper, build_stores, wanted
+from tune.encoding_stores import build_stores, wanted
 from tune.home import Home, of_this_machine
 from tune.plan import SweepPlan, make_plan
 from tune.runner import run_sweep
 from tune.space import configured
+from tune.store_makers import Keeper
+from tune.worker import WorkerSetup, load, training_entry
 
 MODEL = ModelConfig(image_px=64)
 TEACHER = Encoding("base", None, "float16")
@@ -66,7 +69,7 @@ def materials(dataset: Path) -> Materials:
 def built(plan: SweepPlan, materials: Materials, console: Console) -> tuple[list[str], str]:
     """What was warned of, and what was printed."""
     warnings: list[str] = []
-    build_stores(plan, materials, console, warn=warnings.append)
+    build_stores(plan, materials, console, warn=warnings.append).release()
     return warnings, console.export_text()
 
 
@@ -130,6 +133,52 @@ class TestBuilding:
         assert "Made once for all trials: 6 encodings by the base;" in said
         assert path.read_bytes() == sound
 
+    def test_they_are_in_use_until_they_are_released(
+        self, configure: Configure, home: Home, materials: Materials, console: Console
+    ) -> None:
+        plan = make_plan(configure(), home)
+        stores = build_stores(plan, materials, console, warn=pytest.fail)
+        assert stores.shared == ("train", "val", ("base", None, "float16"))
+        with pytest.raises(StoreFull, match="0 are free under the limit"):
+            make_room(folder_of(plan), 1, 1)
+        stores.release()
+        with pytest.raises(StoreFull, match="1 are free under the limit"):
+            make_room(folder_of(plan), 2, 1)
+
+    def test_a_machine_that_comes_later_makes_its_own_once(
+        self,
+        configure: Configure,
+        home: Home,
+        materials: Materials,
+        console: Console,
+        dataset: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """As on a cluster whose nodes come when trials wait for them."""
+        monkeypatch.setattr(tune.encoding_stores, "training_machines", lambda _: {})
+        plan = make_plan(configure(), home)
+        stores = build_stores(plan, materials, console, warn=pytest.fail)
+        assert "No machine can train yet: the first training process of each makes" in console.export_text()
+        assert not folder_of(plan).exists()
+        setup = WorkerSetup(
+            training="infosam.training", model=MODEL.model_dump(mode="json"), device="cpu", threads=1, backend="gloo",
+            exchange_timeout_s=60, stores=str(plan.stores), shared={str(dataset): stores.shared},
+        )  # fmt: skip
+        made: list[int] = []
+        make = FrozenEncodings._encode
+        monkeypatch.setattr(FrozenEncodings, "_encode", lambda *args: made.append(1) or make(*args))
+        workers = [
+            threading.Thread(target=load, args=(training_entry(setup.training), setup, str(dataset))) for _ in range(2)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(120)
+        assert len(made) == 6
+        for what in ("train", "val", TEACHER):
+            content = materials.content(what)
+            assert open_sound(content.path(folder_of(plan)), rows=content.rows) is not None
+
     def test_too_little_room_is_said_once_and_stops_nothing(
         self, configure: Configure, home: Home, materials: Materials, console: Console
     ) -> None:
@@ -182,7 +231,7 @@ class TestBuilding:
         assert built(plan, materials, console)[0] == []
         for what in ("train", "val", TEACHER):
             content = materials.content(what)
-            expected = content.build(tmp_path / "expected").read_bytes()
+            expected = content.build(tmp_path / "expected").path.read_bytes()
             for folder in folders:
                 store = open_store(content.path(of_this_machine(folder)), rows=content.rows)
                 assert store is not None

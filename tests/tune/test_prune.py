@@ -225,8 +225,8 @@ def test_copies_out_of_a_bucket_go_unless_a_sweep_names_them(home: Home, store: 
 def test_what_trials_shared_goes_unless_somebody_uses_it(home: Home) -> None:
     folder = home.encodings / "machine"
     paths = [store_path(folder, {"number": number}) for number in range(3)]
-    for path in paths:
-        build_store(path, [torch.zeros(4)], dtype="float32")
+    for number, path in enumerate(paths):
+        build_store(folder, {"number": number}, [torch.zeros(4)], dtype="float32", rows=1)
         os.utime(path, (0, 0))
     left = folder / "killed.part"
     left.touch()

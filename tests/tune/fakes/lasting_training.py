@@ -3,7 +3,8 @@
 It climbs half of the way to a peak that the learning rate sets, each epoch from the value it has, so that a wrong state
 shows. optim.lr of a trial: 0.5 raises in epoch 2, 0.6 reports NaN there, 0.3 runs out of memory there, 0.2 kills its
 own process there as the kernel does when memory runs out, others do nothing wrong. With LASTING_GATE, epoch 2 of a
-trial whose optim.lr is not below LASTING_GATED_FROM waits until that file exists."""
+trial whose optim.lr is not below LASTING_GATED_FROM waits until that file exists. With LASTING_MADE there is something
+to share, and a line of that file for each row that any process made of it."""
 
 from __future__ import annotations
 
@@ -17,15 +18,48 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from infosam.config import RunConfig
-from tune.noop import NoopEpoch, NoopMaterials, load_materials
+from tune import noop
+from tune.noop import NoopEpoch, NoopMaterials
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from infosam.stored import Content
 
 __all__ = ["load_materials", "machine_number", "train"]
 
 EPOCH_S = float(os.environ.get("LASTING_EPOCH_S", "0.15"))
+MADE = os.environ.get("LASTING_MADE")
+MADE_ROWS = 20
 GATE = os.environ.get("LASTING_GATE")
 GATED_FROM = float(os.environ.get("LASTING_GATED_FROM", "inf"))
+
+
+class SharedMaterials(NoopMaterials):
+    """Every kind of store has the same rows, of 1 KiB."""
+
+    def content(self, what: Any) -> Content:
+        import torch
+
+        from infosam.stored import Content
+
+        name = what if isinstance(what, str) else what.of
+
+        def make(index: int) -> Tensor:
+            assert MADE is not None
+            with Path(MADE).open("a") as file:
+                file.write(f"{socket.gethostname()} {name} {index}\n")
+            return torch.full((256,), float(index))
+
+        return Content(key={"made": name}, rows=MADE_ROWS, dtype="float32", make=make)
+
+
+def load_materials(*args: Any, **options: Any) -> NoopMaterials:
+    """See the top."""
+    return SharedMaterials() if MADE else noop.load_materials(*args, **options)
 
 
 def train(config: RunConfig, materials: NoopMaterials, *, checkpoint_dir: Path | None = None) -> Iterator[NoopEpoch]:
