@@ -40,6 +40,7 @@ from infosam.materials import Materials
 from infosam.optimisation import descend, learning_rate, make_optimizer
 from infosam.sam.architectures import architecture, build_sam
 from infosam.sam.weights import BaseSam, load_base
+from infosam.stored import encodings_of
 from infosam.student import build_student
 from infosam.synthetic import write_demo_domain
 from infosam.training import train_step
@@ -52,14 +53,16 @@ Step = Callable[[int], float]
 def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        materials = make_materials(arguments, Path(folder))
-        if arguments.memory_of:
-            print(json.dumps(peak_memory(arguments, materials)))
-            return
+    if arguments.memory_of:
+        print(json.dumps(peak_memory(arguments, load_materials(arguments, arguments.folder))))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_files(arguments, folder)
+        materials = load_materials(arguments, folder)
         figures = measure(arguments, materials)
         losses = curves(arguments, materials) if arguments.curves else {}
-    figures |= deviations(losses) | memory(arguments)
+        figures |= deviations(losses) | memory(arguments, folder)
     if arguments.out:
         name = f"train_step-{arguments.arch}-{arguments.device}-{arguments.peft}-from-{arguments.first_block}"
         publish(arguments.out, name, figures, device=arguments.device, losses=losses)
@@ -83,6 +86,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a small canvas and few steps, to see that it runs")
     parser.add_argument("--out", type=Path, help="folder for a dated file of the figures")
     parser.add_argument("--memory-of", choices=("reference", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.size, arguments.batch, arguments.rounds, arguments.curves = 64, 2, 2, True
@@ -109,12 +113,19 @@ def configuration(arguments: argparse.Namespace, **changed: str) -> RunConfig:
     )
 
 
-def make_materials(arguments: argparse.Namespace, folder: Path) -> Materials:
-    """A procedural domain, and weights: ours for vit_nano, else random ones of the official size."""
-    spec = architecture(arguments.arch, arguments.size)
-    count = BATCHES * arguments.batch
-    write_demo_domain(folder / "images", seed=0, train=count, val=1, test=1, image_px=min(512, spec.image_px))
+def make_files(arguments: argparse.Namespace, folder: Path) -> None:
+    """A procedural domain, and stores of what frozen encoders make of it, as a sweep has them before its first trial."""
+    image_px = min(512, architecture(arguments.arch, arguments.size).image_px)
+    write_demo_domain(folder / "images", seed=0, train=BATCHES * arguments.batch, val=1, test=1, image_px=image_px)
     import_dataset(folder / "images", domain="spores", out=folder / "data", seed=0)
+    materials = load_materials(arguments, folder)
+    for encoding in encodings_of(configuration(arguments)):
+        materials.content(encoding).build(folder / "stores")
+
+
+def load_materials(arguments: argparse.Namespace, folder: Path) -> Materials:
+    """What `make_files` made, and weights: ours for vit_nano, else random ones of the official size."""
+    spec = architecture(arguments.arch, arguments.size)
     if arguments.arch == "vit_nano":
         base = load_base(ModelConfig(image_px=arguments.size))
     else:
@@ -124,7 +135,7 @@ def make_materials(arguments: argparse.Namespace, folder: Path) -> Materials:
     base.sam.to(device)
     store = open_dataset(folder / "data")
     splits = {split: SegmentationDataset(store, split, spec.image_px) for split in ("train", "val")}
-    encodings = FrozenEncodings(base, splits["train"], device)
+    encodings = FrozenEncodings(base, splits["train"], device, folder / "stores")
     return Materials(
         base=base,
         teacher=base,
@@ -215,12 +226,14 @@ def deviations(losses: dict[str, list[float]]) -> dict[str, float]:
     }
 
 
-def memory(arguments: argparse.Namespace) -> dict[str, float]:
+def memory(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Most memory of each side in GiB, in a process of its own: of the process beyond what it held before the side was
-    made, and of the tensors that come and go within a step. On a CPU the first holds the code of all kernels too."""
+    made, and of the tensors that come and go within a step. On a CPU the first holds the code of all kernels too.
+
+    `folder` has what `make_files` made, so that no process of a side encodes for its stores."""
     found: dict[str, float] = {}
     for side in ("reference", "ours"):
-        command = [sys.executable, *sys.argv, "--memory-of", side]
+        command = [sys.executable, *sys.argv, "--memory-of", side, "--folder", str(folder)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found |= {f"{name}_{side}": gib for name, gib in json.loads(done.stdout.splitlines()[-1]).items()}
     for what in ("memory", "tensors"):
