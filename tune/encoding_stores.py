@@ -67,8 +67,9 @@ def build_stores(plan: SweepPlan, materials: Any, console: Console, *, warn: Cal
                 builder.build(what, status.update)
             except Exception as error:  # noqa: BLE001 - without a store trials are slower, and nothing else
                 problems.append(_reason(error))
-    if plan.config.run.augment.active:
-        console.print("run.augment changes every image anew, so encodings of frozen models cannot be kept", style="dim")
+    if plan.config.run.augment.variants is None:
+        text = "run.augment makes another picture of an image each time, so encodings of frozen models cannot be kept"
+        console.print(text, style="dim")
     if problems:
         warn(f"{problems[0]}; without these stores every training process makes and keeps its own (resources.stores)")
     if builder.made:

@@ -71,7 +71,7 @@ def test_an_altered_image_is_encoded_anew_and_forgotten(materials: Materials, ba
     encodings = fresh(materials)
     before = encodings.of(batch, block=None, dtype="float32")
     altered = dataclasses.replace(batch, image=batch.image.flip(3))
-    assert not torch.equal(encodings.of(altered, block=None, dtype="float32", remember=False), before)
+    assert not torch.equal(encodings.of(altered, block=None, dtype="float32", variants=None), before)
     assert torch.equal(encodings.of(batch, block=None, dtype="float32"), before)
 
 
