@@ -116,7 +116,7 @@ def configuration(arguments: argparse.Namespace, **changed: str) -> RunConfig:
 
 
 def make_files(arguments: argparse.Namespace, folder: Path) -> None:
-    """A procedural domain, and stores of what frozen encoders make of it, as a sweep has them before its first trial."""
+    """A procedural domain, and stores of what frozen encoders make of it, as a sweep makes before its trials."""
     image_px = min(512, architecture(arguments.arch, arguments.size).image_px)
     write_demo_domain(folder / "images", seed=0, train=BATCHES * arguments.batch, val=1, test=1, image_px=image_px)
     import_dataset(folder / "images", domain="spores", out=folder / "data", seed=0)

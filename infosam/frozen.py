@@ -66,7 +66,8 @@ class FrozenEncodings:
                 if kind is not None:
                     self._keep(kind, number, row)
             rows.append(row)
-        return to_device(torch.stack(rows), self._device).float()
+        with torch.autocast(self._device.type, enabled=False):  # which would not stack halves
+            return to_device(torch.stack(rows), self._device).float()
 
     def content(self, *, block: int | None, dtype: StoredType, variants: int = 1) -> Content:
         """All encodings of one kind, for a store: `variants` rows for each image."""

@@ -59,8 +59,8 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on another device, without waiting for a GPU."""
-        moved = {name: to_device(getattr(self, name), device) for name in ("image", "mask", "valid")}
-        return replace(self, **moved)
+        image, mask, valid = (to_device(tensor, device) for tensor in (self.image, self.mask, self.valid))
+        return replace(self, image=image, mask=mask, valid=valid)
 
 
 @dataclass(frozen=True)

@@ -104,9 +104,8 @@ def test_a_flip_is_told_by_its_number() -> None:
         seen.add(variant)
     assert seen == set(range(config.variants or 0)) == {0, 1, 2, 3}
     assert AugmentConfig().variants == 1
-    assert [AugmentConfig(flip=0.5, **{name: 0.5}).variants for name in ("rotation_deg", "scale", "colour")] == [
-        None
-    ] * 3
+    for name in ("rotation_deg", "scale", "colour"):
+        assert AugmentConfig.model_validate({"flip": 0.5, name: 0.5}).variants is None
 
 
 def test_geometry_that_stays_as_it_was_is_not_mirrored() -> None:
