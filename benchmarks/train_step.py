@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from reference_step import ReferenceStep
 from results_file import publish
+from segment_anything.modeling import Sam
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -39,10 +40,12 @@ from infosam.frozen import FrozenEncodings
 from infosam.materials import Materials
 from infosam.optimisation import descend, learning_rate, make_optimizer
 from infosam.sam.architectures import architecture, build_sam
+from infosam.sam.attention import restore_attention, swap_attention
 from infosam.sam.weights import BaseSam, load_base
+from infosam.stored import encodings_of
 from infosam.student import build_student
 from infosam.synthetic import write_demo_domain
-from infosam.training import train_step
+from infosam.training import train_step, uses_bf16
 
 BATCHES = 4
 CURVE_STEPS = 20
@@ -52,14 +55,16 @@ Step = Callable[[int], float]
 def main() -> None:
     arguments = parse()
     torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        materials = make_materials(arguments, Path(folder))
-        if arguments.memory_of:
-            print(json.dumps(peak_memory(arguments, materials)))
-            return
+    if arguments.memory_of:
+        print(json.dumps(peak_memory(arguments, load_materials(arguments, arguments.folder))))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_files(arguments, folder)
+        materials = load_materials(arguments, folder)
         figures = measure(arguments, materials)
         losses = curves(arguments, materials) if arguments.curves else {}
-    figures |= deviations(losses) | memory(arguments)
+        figures |= deviations(losses) | memory(arguments, folder)
     if arguments.out:
         name = f"train_step-{arguments.arch}-{arguments.device}-{arguments.peft}-from-{arguments.first_block}"
         publish(arguments.out, name, figures, device=arguments.device, losses=losses)
@@ -83,6 +88,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a small canvas and few steps, to see that it runs")
     parser.add_argument("--out", type=Path, help="folder for a dated file of the figures")
     parser.add_argument("--memory-of", choices=("reference", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.size, arguments.batch, arguments.rounds, arguments.curves = 64, 2, 2, True
@@ -109,12 +115,19 @@ def configuration(arguments: argparse.Namespace, **changed: str) -> RunConfig:
     )
 
 
-def make_materials(arguments: argparse.Namespace, folder: Path) -> Materials:
-    """A procedural domain, and weights: ours for vit_nano, else random ones of the official size."""
-    spec = architecture(arguments.arch, arguments.size)
-    count = BATCHES * arguments.batch
-    write_demo_domain(folder / "images", seed=0, train=count, val=1, test=1, image_px=min(512, spec.image_px))
+def make_files(arguments: argparse.Namespace, folder: Path) -> None:
+    """A procedural domain, and stores of what frozen encoders make of it, as a sweep makes before its trials."""
+    image_px = min(512, architecture(arguments.arch, arguments.size).image_px)
+    write_demo_domain(folder / "images", seed=0, train=BATCHES * arguments.batch, val=1, test=1, image_px=image_px)
     import_dataset(folder / "images", domain="spores", out=folder / "data", seed=0)
+    materials = load_materials(arguments, folder)
+    for encoding in encodings_of(configuration(arguments)):
+        materials.content(encoding).build(folder / "stores")
+
+
+def load_materials(arguments: argparse.Namespace, folder: Path) -> Materials:
+    """What `make_files` made, and weights: ours for vit_nano, else random ones of the official size."""
+    spec = architecture(arguments.arch, arguments.size)
     if arguments.arch == "vit_nano":
         base = load_base(ModelConfig(image_px=arguments.size))
     else:
@@ -124,7 +137,7 @@ def make_materials(arguments: argparse.Namespace, folder: Path) -> Materials:
     base.sam.to(device)
     store = open_dataset(folder / "data")
     splits = {split: SegmentationDataset(store, split, spec.image_px) for split in ("train", "val")}
-    encodings = FrozenEncodings(base, splits["train"], device)
+    encodings = FrozenEncodings(base, splits["train"], device, folder / "stores")
     return Materials(
         base=base,
         teacher=base,
@@ -156,9 +169,16 @@ def reference(arguments: argparse.Namespace, materials: Materials) -> Step:
     return step
 
 
-def ours(arguments: argparse.Namespace, materials: Materials, **changed: str) -> Step:
+def ours(
+    arguments: argparse.Namespace,
+    materials: Materials,
+    *,
+    attention: Callable[[Sam], None] = swap_attention,
+    **changed: str,
+) -> Step:
     config = configuration(arguments, **changed)
     student = build_student(materials.base, config)
+    attention(student.sam)
     optimizer = make_optimizer(student, config.optim)
     student.sam.train()
 
@@ -171,24 +191,46 @@ def ours(arguments: argparse.Namespace, materials: Materials, **changed: str) ->
 
 
 def measure(arguments: argparse.Namespace, materials: Materials) -> dict[str, float]:
-    """Speed of both sides in turn, arithmetic used, and how far the losses are apart."""
+    """Speed of both sides and of a large matrix product, in turn, and the share of it that a step makes use of."""
     sides = {"reference": reference(arguments, materials), "ours": ours(arguments, materials)}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    runs = sides | {"matrix": matrix_product(arguments, materials.device)}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(BATCHES):  # every image once, so that the encodings are known and kernels chosen
-        for step in sides.values():
+        for step in runs.values():
             step(number)
     for number in range(arguments.rounds):
-        for name, step in sides.items():
+        for name, step in runs.items():
             seconds[name].append(_timed(step, BATCHES + number, materials.device))
-    rates = {name: arguments.batch / statistics.median(values) for name, values in seconds.items()}
+    rates = {name: arguments.batch / statistics.median(seconds[name]) for name in sides}
     figures = {f"images_per_s_{name}": rate for name, rate in rates.items()}
     figures["ratio_images_per_s"] = rates["ours"] / rates["reference"]
-    with FlopCounterMode(display=False) as counter:
-        sides["ours"](BATCHES)
-    flops = counter.get_total_flops() / arguments.batch * rates["ours"]
+    flops = model_flops(arguments, materials) / arguments.batch * rates["ours"]
     figures["tflops_ours"] = flops / 1e12
-    figures["model_flops_utilisation"] = flops / matrix_rate(materials.device, bf16=_uses_bf16(arguments, materials))
+    figures["tflops_matrix"] = 2 * _matrix_side(arguments) ** 3 / min(seconds["matrix"]) / 1e12
+    figures["model_flops_utilisation"] = figures["tflops_ours"] / figures["tflops_matrix"]
     return figures
+
+
+def model_flops(arguments: argparse.Namespace, materials: Materials) -> int:
+    """Floating-point operations of one step of ours as the model asks for them: with segment_anything's own attention,
+    so without the channels that carry positions, padding, and scores that are computed again on the way back."""
+    step = ours(arguments, materials, attention=restore_attention)
+    with FlopCounterMode(display=False) as counter:
+        step(0)
+    return counter.get_total_flops()
+
+
+def matrix_product(arguments: argparse.Namespace, device: torch.device) -> Step:
+    """A product of two large matrices in the precision of ours: as fast as the machine gets."""
+    side = _matrix_side(arguments)
+    dtype = torch.bfloat16 if uses_bf16(configuration(arguments).train, device) else torch.float32
+    matrix = torch.randn(side, side, device=device, dtype=dtype)
+    product = torch.empty_like(matrix)
+
+    def step(number: int) -> float:
+        return float(torch.mm(matrix, matrix, out=product)[0, 0])
+
+    return step
 
 
 def curves(arguments: argparse.Namespace, materials: Materials) -> dict[str, list[float]]:
@@ -215,12 +257,14 @@ def deviations(losses: dict[str, list[float]]) -> dict[str, float]:
     }
 
 
-def memory(arguments: argparse.Namespace) -> dict[str, float]:
+def memory(arguments: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Most memory of each side in GiB, in a process of its own: of the process beyond what it held before the side was
-    made, and of the tensors that come and go within a step. On a CPU the first holds the code of all kernels too."""
+    made, and of the tensors that come and go within a step. On a CPU the first holds the code of all kernels too.
+
+    `folder` has what `make_files` made, so that no process of a side encodes for its stores."""
     found: dict[str, float] = {}
     for side in ("reference", "ours"):
-        command = [sys.executable, *sys.argv, "--memory-of", side]
+        command = [sys.executable, *sys.argv, "--memory-of", side, "--folder", str(folder)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found |= {f"{name}_{side}": gib for name, gib in json.loads(done.stdout.splitlines()[-1]).items()}
     for what in ("memory", "tensors"):
@@ -258,11 +302,10 @@ def _peak_of_tensors(run: Callable[[], float], *, cuda: bool) -> int:
     return max(accumulate(event.nbytes() for event in changes))
 
 
-def matrix_rate(device: torch.device, *, bf16: bool) -> float:
-    """Floating-point operations per second of a large matrix product, the ceiling of the machine."""
-    side = 8192 if device.type == "cuda" else 1024
-    matrix = torch.randn(side, side, device=device, dtype=torch.bfloat16 if bf16 else torch.float32)
-    return 2 * side**3 / min(_timed(lambda _: float((matrix @ matrix)[0, 0]), number, device) for number in range(10))
+def _matrix_side(arguments: argparse.Namespace) -> int:
+    if arguments.quick:
+        return 256
+    return 8192 if arguments.device == "cuda" else 4096
 
 
 def _rows(number: int, batch: int) -> list[int]:
@@ -285,12 +328,6 @@ def _timed(step: Callable[[int], float], number: int, device: torch.device) -> f
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
-
-
-def _uses_bf16(arguments: argparse.Namespace, materials: Materials) -> bool:
-    from infosam.training import uses_bf16
-
-    return uses_bf16(configuration(arguments).train, materials.device)
 
 
 def _resident_bytes(field: str) -> int:

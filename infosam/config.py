@@ -142,6 +142,10 @@ class PromptConfig(Strict):
         return self
 
 
+FLIPS = 4
+"""Ways to mirror an image along two axes, with not at all."""
+
+
 class AugmentConfig(Strict):
     """Random changes of image and mask together; all off by default, as published."""
 
@@ -158,6 +162,13 @@ class AugmentConfig(Strict):
     def active(self) -> bool:
         """Whether any change can happen."""
         return any((self.flip, self.rotation_deg, self.scale, self.colour))
+
+    @property
+    def variants(self) -> int | None:
+        """How many pictures one image can become; None where they are without number."""
+        if any((self.rotation_deg, self.scale, self.colour)):
+            return None
+        return FLIPS if self.flip else 1
 
 
 class TrainConfig(Strict):

@@ -7,6 +7,7 @@ every epoch with this room; `assessment` takes all metrics, with intervals.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,7 @@ class EvaluationTable:
     protocol: str
     rows: list[EvaluationRow]
     per_image: Mapping[tuple[str, Prompt], list[ImageScore]] = field(repr=False)
+    means: Mapping[tuple[str, Prompt], Mapping[str, float]] = field(default_factory=dict)  # of every measured metric
 
     def row(self, model: str, prompt: Prompt) -> EvaluationRow:
         """The row of one model and prompt. Raises KeyError."""
@@ -83,6 +85,27 @@ class Prediction:
     logits: Tensor  # (H, W) at original size, on the model's device
 
 
+Measure = Callable[[Tensor, NDArray[np.bool_], ProtocolConfig], dict[str, float]]
+"""Metrics of logits (H, W) against a truth (H, W)."""
+
+
+class _Meter:
+    """Takes a measure of every prediction it sees."""
+
+    def __init__(self, measure: Measure, protocol: ProtocolConfig) -> None:
+        self._measure = measure
+        self._protocol = protocol
+        self._found: dict[Prompt, list[dict[str, float]]] = defaultdict(list)
+
+    def __call__(self, made: Prediction) -> None:
+        self._found[made.prompt].append(self._measure(made.logits.cpu(), made.truth, self._protocol))
+
+    def means(self, prompt: Prompt) -> dict[str, float]:
+        """Over the images seen under a prompt."""
+        rows = self._found[prompt]
+        return {metric: float(np.mean([row[metric] for row in rows])) for metric in rows[0]}
+
+
 @torch.no_grad()
 def predictions(
     sam: Sam,
@@ -108,14 +131,21 @@ def predictions(
 
 
 def score(
-    sam: Sam, dataset: SegmentationDataset, *, device: torch.device, batch_size: int = 8
+    sam: Sam,
+    dataset: SegmentationDataset,
+    *,
+    device: torch.device,
+    batch_size: int = 8,
+    also: Callable[[Prediction], None] | None = None,
 ) -> dict[Prompt, list[ImageScore]]:
-    """IoU and Dice of every image of a split under a box and under no prompt."""
+    """IoU and Dice of every image of a split under a box and under no prompt; `also` sees each prediction."""
     shown: list[tuple[Prompt, str]] = []
     pixels: list[Tensor] = []
     for made in predictions(sam, dataset, PROMPTS, device=device, batch_size=batch_size):
         truth = torch.from_numpy(made.truth).to(made.logits.device)
         shown.append((made.prompt, made.id))
+        if also is not None:
+            also(made)
         pixels.append(torch.stack([metrics.overlap(mask, truth) for mask in cut(made.logits, dataset.protocol)]))
     scores: dict[Prompt, list[ImageScore]] = {prompt: [] for prompt in PROMPTS}
     for (prompt, row_id), counts in zip(shown, torch.stack(pixels).tolist(), strict=True):  # fetched from a GPU once
@@ -171,26 +201,33 @@ def evaluate_bundle(
     device: str = "auto",
     checkpoint: Path | None = None,
     progress: Callable[[str], None] | None = None,
+    measure: Measure | None = None,
 ) -> EvaluationTable:
     """The adapter of a bundle, its zero-shot base and the trivial baselines on one split of a data set.
 
     Images come in the colours and padding the bundle was trained with; the rest is the strict protocol. `checkpoint`
-    says where the base weights lie here, for other bases than vit_nano. Raises BundleError, BundleMismatch,
-    WeightsError or DataError."""
+    says where the base weights lie here, for other bases than vit_nano. `measure`, as `infosam.assessment.measure`,
+    adds the means of further metrics from the same predictions. Raises BundleError, BundleMismatch, WeightsError or
+    DataError."""
     bundle = read_bundle(bundle_path)
     base = load_base(bundle.model(checkpoint))
     dataset = _strict_dataset(bundle, data, split, base)
     target = choose_device(device)
     per_image: dict[tuple[str, Prompt], list[ImageScore]] = {}
+    means: dict[tuple[str, Prompt], dict[str, float]] = {}
     for name, sam in compared(bundle, base).items():
         if progress:
             progress(name)
-        for prompt, scores in score(sam.to(target), dataset, device=target).items():
+        meter = None if measure is None else _Meter(measure, dataset.protocol)
+        for prompt, scores in score(sam.to(target), dataset, device=target, also=meter).items():
             per_image[name, prompt] = scores
+            if meter is not None:
+                means[name, prompt] = meter.means(prompt)
     for prompt in PROMPTS:
         for name, scores in trivial_scores(dataset, prompt).items():
             per_image[name, prompt] = scores
-    return EvaluationTable(protocol=f"{PROTOCOL}; split {split}", rows=_rows(per_image), per_image=per_image)
+    protocol = f"{PROTOCOL}; split {split}"
+    return EvaluationTable(protocol=protocol, rows=_rows(per_image), per_image=per_image, means=means)
 
 
 def adapter_dice(

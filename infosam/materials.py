@@ -61,7 +61,7 @@ class Materials:
         if what == "val":
             return self.val_set.content
         encodings = self.teacher_encodings if what.of == "teacher" else self.base_encodings
-        return encodings.content(block=what.block, dtype=what.dtype)
+        return encodings.content(block=what.block, dtype=what.dtype, variants=what.variants)
 
     def check(self, model: ModelConfig) -> None:
         """Raises ConfigError unless these are the materials of `model`."""

@@ -83,11 +83,13 @@ class Encoding(NamedTuple):
     of: Literal["teacher", "base"]
     block: int | None  # what enters this block of the encoder; None: the image embeddings
     dtype: StoredType
+    variants: int = 1  # of each image, see `AugmentConfig.variants`
 
 
 def encodings_of(config: RunConfig) -> list[Encoding]:
     """What the steps of a run ask frozen encoders for, again and again for the same images."""
-    if config.augment.active:
+    variants = config.augment.variants
+    if variants is None:
         return []
     first = getattr(config.peft, "first_block", None)  # without one nothing in the encoder is trained
     asked: list[tuple[Literal["teacher", "base"], int | None]] = []
@@ -95,4 +97,4 @@ def encodings_of(config: RunConfig) -> list[Encoding]:
         asked.append(("base" if config.model.teacher is None else "teacher", None))
     if first is None or (first > 0 and config.cache.prefix):
         asked.append(("base", first))
-    return [Encoding(of, block, config.cache.dtype) for of, block in dict.fromkeys(asked)]
+    return [Encoding(of, block, config.cache.dtype, variants) for of, block in dict.fromkeys(asked)]

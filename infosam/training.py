@@ -216,7 +216,8 @@ def _prepare(config: RunConfig, materials: Materials, units: Sequence[Unit], epo
         ],
     ).to(materials.device)
     batch = batch.to(materials.device)
-    images = replace(batch, image=batch.image[::repeats], indices=[unit[0] for unit in units])
+    indices, variants = [unit[0] for unit in units], batch.variants[::repeats]
+    images = replace(batch, image=batch.image[::repeats], indices=indices, variants=variants)
     return Part(images, prompts, batch.mask)
 
 
@@ -278,7 +279,7 @@ def _encode(config: RunConfig, materials: Materials, student: Student, part: Par
 
 
 def _known(config: RunConfig, encodings: FrozenEncodings, part: Part, *, block: int | None) -> Tensor:
-    return encodings.of(part.images, block=block, dtype=config.cache.dtype, remember=not config.augment.active)
+    return encodings.of(part.images, block=block, dtype=config.cache.dtype, variants=config.augment.variants)
 
 
 def _repeated(config: RunConfig, embeddings: Tensor) -> Tensor:

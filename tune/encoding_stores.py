@@ -76,8 +76,9 @@ def build_stores(plan: SweepPlan, materials: Any, console: Console, *, warn: Cal
     if builder.machines == 0:
         text = "No machine can train yet: the first training process of each makes what its trials will share"
         console.print(text, style="dim", soft_wrap=True, highlight=False)
-    if plan.config.run.augment.active:
-        console.print("run.augment changes every image anew, so encodings of frozen models cannot be kept", style="dim")
+    if plan.config.run.augment.variants is None:
+        text = "run.augment makes another picture of an image each time, so encodings of frozen models cannot be kept"
+        console.print(text, style="dim")
     if problems:
         warn(f"{problems[0]}; without these stores every training process makes and keeps its own (resources.stores)")
     if builder.made:

@@ -15,7 +15,7 @@ from tune.finals_report import finals_metrics
 from tune.kept_scores import TEST_SCORES, save_scores, scores_of
 from tune.note import note
 from tune.plan import SweepPlan
-from tune.results import SweepOutcome, draw_overlays, gains_of
+from tune.results import SweepOutcome, draw_overlays, gains_of, measured
 from tune.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def recall(outcome: SweepOutcome, plan: SweepPlan) -> None:
         metrics = read_bundle(bundle).card["metrics"]
         table = scores_of(bundle)
         outcome.gains = gains_of(champion.best.values, metrics["zero_shot"], metrics["trivial"], table)
+        outcome.measured = measured(table)
 
 
 def summarise(outcome: SweepOutcome, state: State) -> SweepEnded:
@@ -105,6 +106,7 @@ def summarise(outcome: SweepOutcome, state: State) -> SweepEnded:
             f"delta/{prefix}/dice_vs_zero_shot": gain.adapter - gain.zero_shot,
             f"delta/{prefix}/dice_vs_trivial": gain.adapter - gain.trivial,
         }
+    metrics |= {f"test/{name}": value for name, value in outcome.measured.items()}
     if outcome.promotion is not None:
         tags["promotion"] = "promoted" if outcome.promotion.promoted else "refused"
         tags["promotion_reasons"] = "; ".join(outcome.promotion.reasons)
@@ -120,12 +122,14 @@ def _score_on_test(outcome: SweepOutcome, plan: SweepPlan, materials: Any, bundl
     assert outcome.champion.best is not None
     table = _test_table(plan, bundle, is_known=outcome.ledger.test is not None)
     outcome.gains = gains_of(outcome.champion.best.values, materials.zero_shot, materials.trivial, table)
+    outcome.measured = measured(table)
     out, model = plan.folder / OVERLAY, plan.config.run.model
     outcome.overlay = draw_overlays(bundle, plan.config.data, out, model=model, device=plan.device)
 
 
 def _test_table(plan: SweepPlan, bundle: Path, *, is_known: bool) -> EvaluationTable:
     """Scores on test, kept beside the bundle: a sweep that goes on after its end reads them and does not look again."""
+    from infosam.assessment import measure
     from infosam.evaluation import evaluate_bundle
 
     kept = scores_of(bundle)
@@ -137,7 +141,9 @@ def _test_table(plan: SweepPlan, bundle: Path, *, is_known: bool) -> EvaluationT
             "this file"
         )
     checkpoint = plan.config.run.model.checkpoint
-    table = evaluate_bundle(bundle, plan.config.data, "test", device=plan.device, checkpoint=checkpoint)
+    table = evaluate_bundle(
+        bundle, plan.config.data, "test", device=plan.device, checkpoint=checkpoint, measure=measure
+    )
     save_scores(table, bundle)
     return table
 

@@ -26,6 +26,7 @@ def save_scores(table: EvaluationTable, bundle: Path) -> None:
         "protocol": table.protocol,
         "rows": [dataclasses.asdict(row) for row in table.rows],
         "images": {f"{model}/{prompt}": scores for (model, prompt), scores in table.per_image.items()},
+        "means": {f"{model}/{prompt}": means for (model, prompt), means in table.means.items()},
     }
     save_json(content, bundle.with_name(TEST_SCORES))
 
@@ -43,5 +44,7 @@ def read_scores(file: Path) -> EvaluationTable:
     from infosam.evaluation import EvaluationRow, EvaluationTable
 
     found = json.loads(file.read_text(encoding="utf-8"))
-    images = {tuple(key.split("/")): scores for key, scores in found.get("images", {}).items()}
-    return EvaluationTable(found["protocol"], [EvaluationRow(**row) for row in found["rows"]], images)
+    images, means = (
+        {tuple(key.split("/")): values for key, values in found.get(name, {}).items()} for name in ("images", "means")
+    )
+    return EvaluationTable(found["protocol"], [EvaluationRow(**row) for row in found["rows"]], images, means)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,7 @@ class SweepOutcome:
     champion: TrialRecord | None = None
     bundle: Path | None = None
     gains: Sequence[Gain] = ()
+    measured: Mapping[str, float] = field(default_factory=dict)  # "box/s_measure": what else is known of it on test
     protocol: str = ""
     promotion: Promotion | None = None
     unregistered: str | None = None  # why no promotion was tried
@@ -115,6 +116,16 @@ def gains_of(
     return rows
 
 
+def measured(test: EvaluationTable | None) -> dict[str, float]:
+    """Means of the adapter on test beside Dice and IoU, such as "box/s_measure"."""
+    return {
+        f"{prompt}/{metric}": value
+        for (model, prompt), means in (test.means if test else {}).items()
+        for metric, value in means.items()
+        if model == "adapter" and metric not in ("dice", "iou")
+    }
+
+
 def show_outcome(console: Console, outcome: SweepOutcome) -> None:
     """Prints the whole result."""
     console.print(leaderboard(outcome.ledger))
@@ -122,6 +133,8 @@ def show_outcome(console: Console, outcome: SweepOutcome) -> None:
         console.print(finals_table(outcome.finals))
     if outcome.gains:
         console.print(gain_table(outcome))
+        for line in measured_lines(outcome):
+            console.print(Text(line, style="dim"), soft_wrap=True)
         console.print(Text(f"seed {outcome.seed}; {outcome.protocol}", style="dim"), soft_wrap=True)
     for line in closing_lines(outcome):
         console.print(line, soft_wrap=True, highlight=False)
@@ -210,6 +223,23 @@ def gain_table(outcome: SweepOutcome) -> Table:
             _signed(gain.adapter - gain.trivial),
         )
     return table
+
+
+def measured_lines(outcome: SweepOutcome) -> list[str]:
+    """Other metrics than Dice and IoU on test, a line for each prompt."""
+    if not outcome.measured:
+        return []
+    from infosam.metrics import METRICS  # only now: it imports torch
+
+    found = {
+        text: [
+            f"{metric.title} {outcome.measured[f'{prompt}/{name}']:.3f}"
+            for name, metric in METRICS.items()
+            if f"{prompt}/{name}" in outcome.measured
+        ]
+        for prompt, text in PROMPTS.items()
+    }
+    return [f"test, {text}: {'; '.join(parts)}" for text, parts in found.items() if parts]
 
 
 def closing_lines(outcome: SweepOutcome) -> list[str]:

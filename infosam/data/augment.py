@@ -5,6 +5,8 @@ Works at the size of the resized image, before normalisation and padding, so pad
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
@@ -13,27 +15,33 @@ from infosam.config import AugmentConfig
 
 Rgb = NDArray[np.uint8]
 Masks = NDArray[np.bool_]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-def augment(rgb: Rgb, masks: Masks, config: AugmentConfig, rng: np.random.Generator) -> tuple[Rgb, Masks]:
-    """An altered copy of an image (h, w, 3) and its masks (K, h, w), of the same size.
+def augment(rgb: Rgb, masks: Masks, config: AugmentConfig, rng: np.random.Generator) -> tuple[Rgb, Masks, int]:
+    """An altered copy of an image (h, w, 3) and its masks (K, h, w), of the same size, and which way it is mirrored.
+
+    With flips alone that number says all about the copy: it is what `mirrored` makes for it.
 
     Where an object would leave the frame altogether, the geometry stays as it was. The generator advances by the
     same amount whatever the configuration, so switching one kind on leaves the draws of the others alone."""
     flips, angle, scale = rng.random(2), rng.uniform(-1, 1), rng.uniform(-1, 1)
     colour = rng.uniform(-1, 1, 3)
-    picture, moved = _flip(rgb, masks, flips < config.flip)
+    rows, columns = (flips < config.flip).tolist()
+    variant = 2 * rows + columns
+    picture, moved = mirrored(rgb, variant), mirrored(masks.transpose(1, 2, 0), variant).transpose(2, 0, 1)
     if config.rotation_deg or config.scale:
         factor = (1 + config.scale) ** scale
         picture, moved = _rotate_and_scale(picture, moved, float(angle) * config.rotation_deg, float(factor))
     if (masks.any(axis=(1, 2)) & ~moved.any(axis=(1, 2))).any():
-        picture, moved = rgb, masks
-    return _recolour(picture, 1 + config.colour * colour), moved
+        picture, moved, variant = rgb, masks, 0
+    return _recolour(picture, 1 + config.colour * colour), moved, variant
 
 
-def _flip(rgb: Rgb, masks: Masks, across: NDArray[np.bool_]) -> tuple[Rgb, Masks]:
-    rows, columns = (slice(None, None, -1 if turned else 1) for turned in across)
-    return rgb[rows, columns], masks[:, rows, columns]
+def mirrored(pixels: NDArray[Scalar], variant: int) -> NDArray[Scalar]:
+    """Pixels (h, w, ...) in one of the `FLIPS` ways to mirror them; 0 leaves them as they are."""
+    rows, columns = (slice(None, None, -1 if turned else 1) for turned in divmod(variant, 2))
+    return pixels[rows, columns]
 
 
 def _rotate_and_scale(rgb: Rgb, masks: Masks, degrees: float, factor: float) -> tuple[Rgb, Masks]:

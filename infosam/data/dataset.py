@@ -17,9 +17,10 @@ from torch.utils.data import Dataset
 
 from infosam.config import AugmentConfig
 from infosam.data import transforms
-from infosam.data.augment import augment
+from infosam.data.augment import augment, mirrored
 from infosam.data.card import SPLITS, Split
 from infosam.data.store import Sample, Store
+from infosam.device_values import to_device
 from infosam.errors import DataError
 from infosam.protocols import STRICT, ProtocolConfig
 from infosam.stored import Content, SharedRows
@@ -40,6 +41,7 @@ class Item:
     resized_hw: tuple[int, int]
     id: str
     index: int  # position in the split
+    variant: int = 0  # which way it is mirrored, of `infosam.config.FLIPS`
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,12 @@ class Batch:
     resized_hw: list[tuple[int, int]]
     ids: list[str]
     indices: list[int]
+    variants: list[int]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on another device."""
-        return replace(self, image=self.image.to(device), mask=self.mask.to(device), valid=self.valid.to(device))
+        """The same batch with its tensors on another device, without waiting for a GPU."""
+        image, mask, valid = (to_device(tensor, device) for tensor in (self.image, self.mask, self.valid))
+        return replace(self, image=image, mask=mask, valid=valid)
 
 
 @dataclass(frozen=True)
@@ -163,13 +167,17 @@ class SegmentationDataset(Dataset[Item]):
     def augmented(self, indices: Sequence[int], config: AugmentConfig, rng: np.random.Generator) -> list[Item]:
         """Rows of one image, all under the same random change."""
         kept = [self._resized(index) for index in indices]
-        rgb, masks = augment(kept[0].rgb, np.stack([one.mask for one in kept]), config, rng)
+        rgb, masks, variant = augment(kept[0].rgb, np.stack([one.mask for one in kept]), config, rng)
         return [
-            self._item(index, replace(one, rgb=rgb, mask=mask))
+            self._item(index, replace(one, rgb=rgb, mask=mask), variant)
             for index, one, mask in zip(indices, kept, masks, strict=True)
         ]
 
-    def _item(self, index: int, kept: _Resized) -> Item:
+    def image(self, index: int, variant: int) -> Tensor:
+        """The image (3, S, S) of a row, mirrored as `augment` may do."""
+        return transforms.normalise_and_pad(mirrored(self._resized(index).rgb, variant), self.canvas_px, self.protocol)
+
+    def _item(self, index: int, kept: _Resized, variant: int = 0) -> Item:
         size = (kept.rgb.shape[0], kept.rgb.shape[1])
         return Item(
             image=transforms.normalise_and_pad(kept.rgb, self.canvas_px, self.protocol),
@@ -179,6 +187,7 @@ class SegmentationDataset(Dataset[Item]):
             resized_hw=size,
             id=kept.id,
             index=index,
+            variant=variant,
         )
 
     def sample(self, index: int) -> Sample:
@@ -236,4 +245,5 @@ def collate(items: Sequence[Item]) -> Batch:
         resized_hw=[item.resized_hw for item in items],
         ids=[item.id for item in items],
         indices=[item.index for item in items],
+        variants=[item.variant for item in items],
     )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from infosam.config import PromptConfig
+from infosam.device_values import to_device
 
 BOX_LABELS = (2, 3)
 POINT_LABELS = (1, -1)
@@ -29,7 +30,7 @@ class Prompts:
 
     def to(self, device: torch.device | str) -> Prompts:
         """The same prompts on another device."""
-        return Prompts(self.points.to(device), self.labels.to(device))
+        return Prompts(to_device(self.points, device), to_device(self.labels, device))
 
 
 def box_of(mask: Tensor) -> Tensor:

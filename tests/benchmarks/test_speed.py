@@ -15,12 +15,13 @@ Quick = Callable[..., dict[str, Any]]
 
 @pytest.mark.slow
 def test_steps_of_both_sides_have_the_same_losses(quick: Quick, tmp_path: Path) -> None:
-    found = quick("train_step", "--first-block", "3", "--threads", "1", "--out", str(tmp_path))
+    found = quick("train_step", "--peft", "adapter", "--first-block", "3", "--threads", "1", "--out", str(tmp_path))
     assert found["loss_deviation_float32"] <= 1e-4
     assert 1e-4 < found["loss_deviation_bf16"] < 0.1
     assert found["loss_deviation_float32_float16_cache"] < 1e-2
     assert found["ratio_images_per_s"] > 0
     assert found["ratio_peak_memory"] > 0
+    assert 0 < found["model_flops_utilisation"]
     assert 0 < found["ratio_peak_tensors"] < 1
     (file,) = tmp_path.iterdir()
     published = json.loads(file.read_text(encoding="utf-8"))

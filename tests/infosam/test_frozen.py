@@ -52,10 +52,11 @@ def test_an_image_does_not_depend_on_its_batch(materials: Materials, batch: Batc
         assert torch.equal(fresh(materials).of(alone, block=None, dtype="float32")[0], together[number])
 
 
-def test_autocast_around_it_changes_nothing(materials: Materials, batch: Batch) -> None:
-    expected = fresh(materials).of(batch, block=2, dtype="float32")
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_autocast_around_it_changes_nothing(materials: Materials, batch: Batch, dtype: StoredType) -> None:
+    expected = fresh(materials).of(batch, block=2, dtype=dtype)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(fresh(materials).of(batch, block=2, dtype="float32"), expected)
+        assert torch.equal(fresh(materials).of(batch, block=2, dtype=dtype), expected)
 
 
 def test_memory_is_bounded(materials: Materials, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +72,7 @@ def test_an_altered_image_is_encoded_anew_and_forgotten(materials: Materials, ba
     encodings = fresh(materials)
     before = encodings.of(batch, block=None, dtype="float32")
     altered = dataclasses.replace(batch, image=batch.image.flip(3))
-    assert not torch.equal(encodings.of(altered, block=None, dtype="float32", remember=False), before)
+    assert not torch.equal(encodings.of(altered, block=None, dtype="float32", variants=None), before)
     assert torch.equal(encodings.of(batch, block=None, dtype="float32"), before)
 
 

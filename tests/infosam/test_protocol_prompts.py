@@ -38,6 +38,7 @@ def prompted(masks: Sequence[Mask], prompt: Prompt, protocol: ProtocolConfig, fi
         resized_hw=sizes,
         ids=[str(number) for number in range(len(masks))],
         indices=list(range(first, first + len(masks))),
+        variants=[0] * len(masks),
     )
     return evaluation_prompts(masks, batch, prompt, protocol)
 

@@ -42,7 +42,7 @@ class TestWhatRunsAskFor:
         assert encodings_of(configure(info={"compression": 0, "distillation": 0})) == []
 
     def test_settings_that_leave_nothing_to_keep(self, configure: Configure) -> None:
-        assert encodings_of(configure(augment={"flip": 0.5})) == []
+        assert encodings_of(configure(augment={"flip": 0.5, "colour": 0.1})) == []
         assert encodings_of(configure(peft={"kind": "lora", "first_block": 2}, cache={"prefix": False})) == [TEACHER]
 
 
@@ -59,7 +59,7 @@ def shared(tiny_model: ModelConfig, spores: Path, stores: Path) -> Materials:
 
 
 class TestSharing:
-    @pytest.mark.parametrize("augment", [{}, {"flip": 0.5, "colour": 0.2}])
+    @pytest.mark.parametrize("augment", [{}, {"flip": 0.5, "colour": 0.2}, {"flip": 0.5}])
     def test_a_run_gives_the_same_numbers_and_keeps_nothing_itself(
         self,
         augment: dict[str, Any],
@@ -69,13 +69,30 @@ class TestSharing:
         materials: Materials,
         configure: Configure,
     ) -> None:
-        config = configure(peft={"kind": "lora", "rank": 2, "first_block": 2}, augment=augment)
+        config = configure(
+            peft={"kind": "lora", "rank": 2, "first_block": 2}, augment=augment, cache={"dtype": "float32"}
+        )
+        for one in encodings_of(config):
+            materials.content(one).build(stores)
         sharing = shared(tiny_model, spores, stores)
         expected = [without_time(report.values) for report in train(config, materials)]
         assert [without_time(report.values) for report in train(config, sharing)] == expected
         assert not sharing.train_set._cache
         assert not sharing.val_set._cache
         assert not sharing.base_encodings._memory
+
+    def test_a_mirrored_image_is_another_row(self, materials: Materials, configure: Configure) -> None:
+        (kind,) = encodings_of(configure(augment={"flip": 0.5}))
+        plain = materials.content(TEACHER)
+        mirrored = materials.content(kind)
+        assert (mirrored.rows, kind.variants) == (4 * plain.rows, 4)
+        assert mirrored.path(Path()) != plain.path(Path())
+        for variant in range(4):
+            image = materials.train_set[1].image.numpy()  # fills the canvas
+            turned = torch.from_numpy(image[:, :: -1 if variant & 2 else 1, :: -1 if variant & 1 else 1].copy())
+            with torch.no_grad():
+                expected = materials.base.sam.image_encoder(turned[None])[0]
+            assert torch.equal(mirrored.make(4 + variant), expected)
 
     def test_images_come_back_as_they_were(self, stores: Path, materials: Materials, spores: Path) -> None:
         again = SegmentationDataset(open_dataset(spores), "train", 64, stores=stores)

@@ -270,20 +270,25 @@ class TestFrozenPrefix:
         for name in ("loss/total", "val/dice"):
             assert known[name] == pytest.approx(computed[name], rel=1e-4), name
 
-    def test_augmented_images_are_encoded_anew(
-        self, materials: Materials, configure: Configure, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(("augment", "variants"), [({"flip": 0.5}, 4), ({"flip": 0.5, "colour": 0.1}, None)])
+    def test_augmented_images_are_kept_only_where_they_can_be_numbered(
+        self,
+        augment: dict[str, float],
+        variants: int | None,
+        materials: Materials,
+        configure: Configure,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        asked: list[bool] = []
+        asked: list[int | None] = []
         original = FrozenEncodings.of
 
         def watched(self: FrozenEncodings, *arguments: Any, **options: Any) -> torch.Tensor:
-            asked.append(options["remember"])
+            asked.append(options["variants"])
             return original(self, *arguments, **options)
 
         monkeypatch.setattr(FrozenEncodings, "of", watched)
-        list(train(configure(train={"epochs": 1}, augment={"flip": 0.5}), materials))
-        assert asked
-        assert not any(asked)
+        list(train(configure(train={"epochs": 1}, augment=augment), materials))
+        assert set(asked) == {variants}
 
 
 class TestPlainPeft:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import tune.encoding_stores
 from infosam.config import ModelConfig
-from infosam.frozen import FrozenEncodings
+from infosam.frozen import FrozenEncodings, Kind
 from infosam.materials import Materials, load_materials
 from infosam.stored import Encoding
 from infosam.tensor_store import StoreFull, make_room, open_sound, open_store, packed
@@ -91,7 +91,8 @@ class TestWanted:
         assert wanted(configure("search.trials=4", space=space)) == [TEACHER]
 
     def test_nothing_where_every_image_is_changed(self, configure: Configure) -> None:
-        assert wanted(configure("run.augment.flip=0.5")) == []
+        assert wanted(configure("run.augment.flip=0.5", "run.augment.colour=0.1")) == []
+        assert wanted(configure("run.augment.flip=0.5")) == [TEACHER._replace(variants=4)]
 
     def test_nothing_for_one_trial(self, configure: Configure) -> None:
         assert wanted(configure("search.trials=1")) == []
@@ -111,7 +112,7 @@ class TestBuilding:
         stores = sorted(folder_of(plan).glob("*.arrow"))
         assert len(stores) == 4
         sharing = load_materials(MODEL, dataset, device="cpu", baselines=False, stores=folder_of(plan))
-        rows = sharing.base_encodings._known(3, "float16", 5)
+        rows = sharing.base_encodings._known(Kind(3, "float16", 1), 5)
         assert rows is not None
         assert torch.equal(rows, materials.content(Encoding("base", 3, "float16")).make(5).half())
         before = [store.stat().st_ino for store in stores]
@@ -202,7 +203,7 @@ class TestBuilding:
     ) -> None:
         off = make_plan(configure("resources.stores.build=false"), home)
         assert (off.stores, built(off, materials, console)) == (None, ([], ""))
-        augmented = make_plan(configure("run.augment.flip=0.5"), home)
+        augmented = make_plan(configure("run.augment.colour=0.1"), home)
         warnings, said = built(augmented, materials, console)
         assert warnings == []
         assert "encodings of frozen models cannot be kept" in said

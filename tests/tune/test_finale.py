@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 import infosam.evaluation
+from infosam.assessment import assess_bundle
 from infosam.bundle import read_bundle
 from tune.config import SweepConfig
 from tune.events import EpochReported, Event, PromotionDecided, ScoredOnTest, SweepEnded, TrialEnded, TrialStarted
@@ -18,7 +19,7 @@ from tune.finale import crown, recall, summarise
 from tune.home import Home
 from tune.ledger import Ledger
 from tune.plan import SweepPlan, make_plan
-from tune.results import SweepOutcome
+from tune.results import SweepOutcome, measured_lines
 from tune.tracking import new_client
 
 
@@ -87,6 +88,10 @@ def test_the_end_happens_once(plan: SweepPlan, console: Console, monkeypatch: py
     ended = summarise(first, "FINISHED")
     assert ended.tags["promotion"] == ("promoted" if decided.promoted else "refused")
     assert ended.metrics["test/box/dice"] == first.gains[2].adapter
+    whole_set = assess_bundle(plan.folder / "trials" / "t0000" / "bundle", plan.config.data, "test", device="cpu")
+    for name, values in whole_set.scores["adapter", "none"].items():
+        assert ended.metrics[f"test/none/{name}"] == pytest.approx(values.mean(), abs=1e-9)
+    assert [line.split(": ")[0] for line in measured_lines(first)] == ["test, truth box", "test, no prompt"]
 
     looked_at: list[str] = []
     whole = infosam.evaluation.evaluate_bundle
@@ -106,6 +111,7 @@ def test_the_end_happens_once(plan: SweepPlan, console: Console, monkeypatch: py
     recalled = outcome_of(plan, decided, SweepEnded(state="FINISHED", reason="completed", note=""))
     recall(recalled, plan)
     assert recalled.gains == first.gains
+    assert recalled.measured == first.measured
     assert recalled.promotion == first.promotion
     assert (recalled.overlay, recalled.bundle, recalled.protocol) == (first.overlay, first.bundle, first.protocol)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from infosam.config import AugmentConfig
-from infosam.data.augment import augment
+from infosam.data.augment import augment, mirrored
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
 MASK = np.zeros((24, 40), dtype=bool)
@@ -17,7 +17,7 @@ MARKED = np.where(MASK[..., None], np.uint8(250), np.uint8(5)).repeat(3, axis=2)
 
 
 def run(rgb: Any, mask: Any, seed: int, **settings: Any) -> Any:
-    picture, masks = augment(rgb, mask[None], AugmentConfig(**settings), np.random.default_rng(seed))
+    picture, masks, _ = augment(rgb, mask[None], AugmentConfig(**settings), np.random.default_rng(seed))
     return picture, masks[0]
 
 
@@ -88,8 +88,29 @@ def test_several_masks_of_an_image_move_alike() -> None:
     config = AugmentConfig(flip=0.5, rotation_deg=30, scale=0.3)
     both = np.stack([MASK, ~MASK])
     for seed in range(8):
-        picture, masks = augment(MARKED, both, config, np.random.default_rng(seed))
-        alone, one = augment(MARKED, both[:1], config, np.random.default_rng(seed))
+        picture, masks, _ = augment(MARKED, both, config, np.random.default_rng(seed))
+        alone, one, _ = augment(MARKED, both[:1], config, np.random.default_rng(seed))
         assert (picture == alone).all()
         assert (masks[0] == one[0]).all()
         assert not (masks[0] & masks[1]).any()
+
+
+def test_a_flip_is_told_by_its_number() -> None:
+    config = AugmentConfig(flip=0.5)
+    seen = set()
+    for seed in range(20):
+        picture, _, variant = augment(MARKED, MARKED[None, :, :, 0] > 0, config, np.random.default_rng(seed))
+        assert np.array_equal(picture, mirrored(MARKED, variant))
+        seen.add(variant)
+    assert seen == set(range(config.variants or 0)) == {0, 1, 2, 3}
+    assert AugmentConfig().variants == 1
+    for name in ("rotation_deg", "scale", "colour"):
+        assert AugmentConfig.model_validate({"flip": 0.5, name: 0.5}).variants is None
+
+
+def test_geometry_that_stays_as_it_was_is_not_mirrored() -> None:
+    corner = np.zeros((1, *MARKED.shape[:2]), np.bool_)
+    corner[0, 0, 0] = True
+    config = AugmentConfig(flip=1.0, rotation_deg=45, scale=1.0)
+    variants = {augment(MARKED, corner, config, np.random.default_rng(seed))[2] for seed in range(20)}
+    assert 0 in variants

@@ -10,6 +10,7 @@ import torch
 from segment_anything.modeling.image_encoder import Attention
 from segment_anything.modeling.transformer import Attention as DecoderAttention
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from infosam.sam import attention
 from infosam.sam.architectures import architecture, build_sam
@@ -125,3 +126,34 @@ def test_an_encoder_with_padded_windows_equals_the_packages() -> None:
     restore_attention(package)
     image = torch.randn(1, 3, 96, 96, generator=generator)
     torch.testing.assert_close(sam.image_encoder(image), package.image_encoder(image), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "dtype", "gradients", "form"),
+    [
+        (64, torch.bfloat16, True, "plain"),
+        (400, torch.bfloat16, True, "recomputed"),
+        (400, torch.bfloat16, False, "fused"),
+        (400, torch.float32, True, "fused"),
+        (1024, torch.bfloat16, True, "fused"),
+    ],
+)
+def test_the_form_goes_by_size_precision_and_gradients(
+    tokens: int, dtype: torch.dtype, gradients: bool, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[str] = []
+    for name in ("plain", "recomputed", "fused"):
+        monkeypatch.setattr(attention, name, lambda query, key, value, name=name: taken.append(name))
+    query = torch.zeros(1, 1, tokens, 8, dtype=dtype)
+    with torch.set_grad_enabled(gradients):
+        attention._mixed(query, query, query)
+    assert taken == [form]
+
+
+def test_where_no_fused_kernel_exists_the_same_call_gives_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, 20, size, generator=generator) for size in (13, 13, 8))
+    with sdpa_kernel(SDPBackend.MATH):  # what torch falls back to
+        unfused = attention.fused(query, key, value)
+    torch.testing.assert_close(unfused, attention.plain(query, key, value), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(unfused, attention.fused(query, key, value), rtol=1e-5, atol=1e-5)
