@@ -181,6 +181,7 @@ class _Driver:
                 run.load(pool, self._active[number - 1] if number else None)
             if searching:
                 with ray_session(address, verbose=verbose):
+                    self._interrupt.listen()
                     slots = self._count_slots(sum(run.plan.config.search.trials for run in searching))
                     self._begin()
                     for run in searching:
