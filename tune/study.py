@@ -238,9 +238,10 @@ def _searcher(plan: SweepPlan, ledger: Ledger, budget: Budget) -> OptunaSearcher
     config = plan.config
     journal = plan.folder / "study.journal" if config.search.storage == "journal" else None
     footprint, spent = Footprint(config.run, config.constraints), lambda: budget.spent() is not None
+    one, owner = (config.space, config.search, plan.sweep_id, journal), ledger.mark or ""
     if ledger.trials or (ledger.sweep is not None and ledger.sweep.resumed):
-        return OptunaSearcher.resume(config.space, config.search, plan.sweep_id, journal, ledger, footprint, spent)
-    return OptunaSearcher(config.space, config.search, plan.sweep_id, journal, footprint, spent)
+        return OptunaSearcher.resume(*one, ledger, footprint, spent, owner=owner)
+    return OptunaSearcher(*one, footprint, spent, owner=owner)
 
 
 class _StopAll(tune.Stopper):
