@@ -96,6 +96,7 @@ class Report:
     checkpoint: str | None
     is_best: bool
     completed: bool
+    starts: int = 1  # of the trial's processes in this slot, with those that died
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +107,8 @@ class Failure:
     trace: str
     fatal: bool = False
     disk_full: bool = False
+    node: str | None = None  # of Ray, where it happened, if it was fatal
+    starts: int = 1  # of the trial's processes in this slot
 
 
 Message = Report | Failure

@@ -85,6 +85,7 @@ def test_a_killed_training_process_goes_on_from_its_checkpoint(
     assert reasons(ledger) == ["completed"] * 4
     assert rows(ledger) == pytest.approx(lasting_rows(RATES))
     assert len({epoch.values["worker"] for epoch in ledger.trials["t0001"].epochs}) == 2
+    assert [retry.error for retry in ledger.trials["t0001"].retries] == ["a training process of the trial died"]
 
 
 @pytest.mark.usefixtures("cluster")
