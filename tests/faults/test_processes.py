@@ -18,7 +18,8 @@ from sweep_check import check_resources, check_sweep, lasting_rows, rows
 
 from tune import watchdog
 from tune.config import SweepConfig
-from tune.events import EpochReported, Event, TrialRetried
+from tune.event_log import NAME, read_events
+from tune.events import EpochReported, Event, TrialRetried, TrialStarted
 from tune.home import Home
 from tune.ledger import Ledger
 from tune.runner import resume_sweep, run_sweep
@@ -103,6 +104,36 @@ def test_the_trial_of_a_killed_slot_goes_on_in_another(
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_learning_search_loses_and_repeats_no_trial_with_its_processes(
+    configure: Configure, home: Home, console: Console, once: Once
+) -> None:
+    """TPE and ASHA, with a training process and later a slot that are killed."""
+
+    def kill_worker(event: Event) -> None:
+        assert isinstance(event, EpochReported)
+        os.kill(int(event.values["worker"]), signal.SIGKILL)
+
+    folder = home.sweeps / "square"
+    once(folder, at_epoch("t0001", 1), kill_worker)
+    once(folder, at_epoch("t0004", 1), lambda event: os.kill(slot_process(), signal.SIGKILL))
+    config = configure(
+        [],
+        space={"optim.lr": {"log_uniform": [1e-4, 1e-2]}},
+        search={"trials": 7, "points": [], "startup_trials": 3},
+        scheduler={"kind": "asha", "grace_epochs": 1},
+        resources={"slots": 1},
+    )
+    ledger = sweep(config, home, console)
+    assert {name for name, trial in ledger.trials.items() if trial.retries} >= {"t0001"}
+    assert sum(len(trial.retries) for trial in ledger.trials.values()) == 2
+    started = [event.trial_id for event, _ in read_events(folder / NAME) if isinstance(event, TrialStarted)]
+    assert started == sorted(ledger.trials)
+    found = rows(ledger)
+    rates = [trial.values["optim.lr"] for trial in ledger.trials.values()]
+    assert found == pytest.approx({key: lasting_rows(rates)[key] for key in found})
+
+
+@pytest.mark.usefixtures("cluster")
 def test_processes_that_stand_still_are_noticed(
     configure: Configure, home: Home, console: Console, once: Once, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,3 +194,4 @@ def test_neither_a_lost_node_nor_a_dead_tracking_server_costs_a_row(
     cluster.remove_node(node, allow_graceful=False)
     assert reasons(ledger) == ["completed"] * 6
     assert rows(ledger) == pytest.approx(lasting_rows([*RATES, 5e-3, 6e-3]))
+    assert any(trial.retries for trial in ledger.trials.values())
