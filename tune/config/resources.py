@@ -56,6 +56,13 @@ class ResourceConfig(Strict):
             raise ValueError(f"must be >= 1 or auto, got {slots}")
         return slots
 
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _as_ray_divides_them(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"must be a fraction of one GPU or a whole number of them, got {gpus}")
+        return gpus
+
     @field_validator("fetch")
     @classmethod
     def _addressed(cls, fetch: dict[str, str]) -> dict[str, str]:
