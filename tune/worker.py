@@ -149,7 +149,8 @@ def work(loop_config: Mapping[str, Any]) -> None:
             if job.data not in materials:
                 materials[job.data] = _load(entry, setup, job.data, like=next(iter(materials.values()), None))
         except Exception as error:  # noqa: BLE001 - the slot must learn why, whatever it was
-            team.agree(failure_of(error, fatal=not materials))  # with others loaded, the fault is the domain's
+            failure = failure_of(error, fatal=not materials)  # with others loaded, the fault is the domain's
+            team.agree(replace(failure, node=team.node))
             if not materials:
                 return
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -166,6 +167,26 @@ def test_processes_that_stand_still_are_noticed(
             if not is_gone(process):
                 os.kill(process, signal.SIGKILL)
     assert sum(len(trial.retries) for trial in ledger.trials.values()) == 2
+
+
+def test_a_place_that_cannot_train_costs_no_trial(
+    cluster: Cluster, configure: Configure, home: Home, console: Console, dataset: Path, tmp_path: Path
+) -> None:
+    """Every slot on one of the nodes fails when it starts, at once, while those of the other are busy."""
+    data = shutil.copytree(dataset, tmp_path / "square")
+    node = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    (data / "BROKEN").write_text(node.node_id)
+    config = configure(RATES, data=data, resources={"slots": 3, "max_failures": 1})
+    try:
+        ledger = sweep(config, home, console, cpus=3)
+    finally:
+        cluster.remove_node(node)
+    assert reasons(ledger) == ["completed"] * 4
+    assert rows(ledger) == pytest.approx(lasting_rows(RATES))
+    told = [retry.error for trial in ledger.trials.values() for retry in trial.retries]
+    assert len(told) >= 2
+    assert all(f"cannot start on node {node.node_id}: RuntimeError: this GPU is broken" in error for error in told)
 
 
 def test_neither_a_lost_node_nor_a_dead_tracking_server_costs_a_row(

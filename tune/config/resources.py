@@ -47,7 +47,7 @@ class ResourceConfig(Strict):
     """Longest wait for one epoch, including start-up, before a slot is taken for broken."""
     max_failures: int = Field(default=2, ge=0)
     """How often a trial is started again after its process died; a trial that raises is not repeated. Nodes that are
-    lost do not count, except where this is 0."""
+    lost do not count, nor slots that cannot start, except where this is 0."""
 
     @field_validator("slots")
     @classmethod

@@ -2,7 +2,8 @@
 
 It climbs half of the way to a peak that the learning rate sets, each epoch from the value it has, so that a wrong state
 shows. optim.lr of a trial: 0.5 raises in epoch 2, 0.6 reports NaN there, 0.3 runs out of memory there, 0.2 kills its
-own process there as the kernel does when memory runs out, others do nothing wrong. With LASTING_GATE, epoch 2 of a
+own process there as the kernel does when memory runs out, others do nothing wrong. On a node of Ray whose id the file
+BROKEN in the folder of the images names, nothing can be loaded. With LASTING_GATE, epoch 2 of a
 trial whose optim.lr is not below LASTING_GATED_FROM waits until that file exists."""
 
 from __future__ import annotations
@@ -17,15 +18,25 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from infosam.config import RunConfig
-from tune.noop import NoopEpoch, NoopMaterials, load_materials
+import ray
+
+from infosam.config import ModelConfig, RunConfig
+from tune.noop import NoopEpoch, NoopMaterials
 
 __all__ = ["load_materials", "machine_number", "train"]
 
 EPOCH_S = float(os.environ.get("LASTING_EPOCH_S", "0.15"))
 GATE = os.environ.get("LASTING_GATE")
 GATED_FROM = float(os.environ.get("LASTING_GATED_FROM", "inf"))
+
+
+def load_materials(model: ModelConfig, data: Path, *, baselines: bool = True, **others: Any) -> NoopMaterials:
+    mark = data / "BROKEN"
+    if not baselines and mark.exists() and ray.get_runtime_context().get_node_id() == mark.read_text():
+        raise RuntimeError("this GPU is broken")
+    return NoopMaterials()
 
 
 def train(config: RunConfig, materials: NoopMaterials, *, checkpoint_dir: Path | None = None) -> Iterator[NoopEpoch]:
