@@ -6,6 +6,7 @@ terms are still those of the whole batch. Then how many trials at a time give th
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.table import Table
 from infosam.errors import UserError
 from tune.config import SweepConfig, sweep_file
 from tune.fetched import fetch_all
+from tune.resources import GROWS
 
 HEADROOM = 0.9
 """Share of a node's or GPU's memory that may be used; the rest is for others and for what grows."""
@@ -40,20 +42,28 @@ class Layout:
     """How trials share a node, and how each fits into its share."""
 
     trials: int  # at a time on one node
-    cpus: float  # of each
-    gpus: float  # of each
+    cpus: float  # of each worker
+    gpus: float  # of each worker
+    workers: int = 1  # of each trial on one node
     accumulate: int = 1
     checkpointing: bool = False
 
     @property
+    def processes(self) -> int:
+        """Training processes on one node."""
+        return self.trials * self.workers
+
+    @property
     def settings(self) -> dict[str, Any]:
         """As overrides of a sweep."""
-        return {
+        found = {
             "run.train.accumulate": self.accumulate,
             "run.train.checkpointing": self.checkpointing,
             "resources.cpus_per_worker": self.cpus,
             "resources.gpus_per_worker": self.gpus,
         }
+        # As many trials as a node then holds, and not what was set before; where nodes come with demand, that stays.
+        return found if os.environ.get(GROWS) == "1" else {**found, "resources.slots": "auto"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +73,8 @@ class Trialled:
     layout: Layout
     steps_per_s: float = 0.0  # of all its trials together
     step_s: float = 0.0
-    memory_gib: float = 0.0  # of one trial, the largest
-    gpu_memory_gib: float = 0.0
+    memory_gib: float = 0.0  # of one worker, the largest
+    gpu_memory_gib: float = 0.0  # likewise
     problem: str | None = None
 
 
@@ -75,6 +85,7 @@ class Node:
     cpus: float
     gpus: float
     memory_gib: float
+    alike: int = 1  # nodes of the cluster that have as many GPUs and processors
 
 
 Measure = Callable[[Layout], Trialled]
@@ -149,11 +160,24 @@ def search_layouts(config: SweepConfig, node: Node, measure: Measure) -> list[Tr
 
 
 def fitting_layouts(config: SweepConfig, node: Node) -> Iterator[Layout]:
-    """One trial with all of a GPU, or of the node's processor, in ever less memory and ever more time."""
+    """One trial with a GPU for each worker, or with all of the node's processor, in ever less memory and ever more
+    time."""
     train = config.run.train
-    gpus = 1.0 if node.gpus and train.device != "cpu" else 0.0
+    # The workers of a trial may lie on several nodes; each of these has the same share of them, rounded up.
+    workers = math.ceil(config.resources.workers_per_trial / node.alike)
+    if workers > node.cpus:
+        raise UserError(
+            f"resources.workers_per_trial = {config.resources.workers_per_trial}: {node.alike} node(s) with "
+            f"{node.cpus:g} CPU do not hold so many; ask for fewer"
+        )
+    has_gpu = bool(node.gpus) and train.device != "cpu"
     first = Layout(
-        trials=1, cpus=_cpus(node, 1), gpus=gpus, accumulate=train.accumulate, checkpointing=train.checkpointing
+        trials=1,
+        cpus=_cpus(node, workers),
+        gpus=_share(math.ceil(workers / node.gpus)) if has_gpu else 0.0,
+        workers=workers,
+        accumulate=train.accumulate,
+        checkpointing=train.checkpointing,
     )
     yield first
     if not first.checkpointing:
@@ -166,15 +190,16 @@ def fitting_layouts(config: SweepConfig, node: Node) -> Iterator[Layout]:
 
 def sharing_layouts(fitting: Layout, node: Node) -> Iterator[Layout]:
     """More and more trials at a time: on each GPU, or on the node's processor."""
+    held = fitting.workers
     if fitting.gpus:
         for share in range(1, MOST_TRIALS_PER_GPU + 1):
-            trials = int(node.gpus) * share
-            if trials > 1 and _cpus(node, trials) >= 1:
-                yield replace(fitting, trials=trials, cpus=_cpus(node, trials), gpus=_share(share))
+            trials = int(node.gpus) * share // held
+            if trials > 1 and node.cpus >= trials * held:
+                yield replace(fitting, trials=trials, cpus=_cpus(node, trials * held), gpus=_share(share))
         return
-    for trials in range(2, int(node.cpus) + 1):
-        if int(node.cpus) % trials == 0:
-            yield replace(fitting, trials=trials, cpus=_cpus(node, trials))
+    for trials in range(2, int(node.cpus) // held + 1):
+        if int(node.cpus) % (trials * held) == 0:
+            yield replace(fitting, trials=trials, cpus=_cpus(node, trials * held))
 
 
 def choose(found: Sequence[Trialled], config: SweepConfig) -> Layout:
@@ -205,9 +230,9 @@ def with_layout(settings: dict[str, Any], layout: Layout) -> dict[str, Any]:
 def layout_table(found: Sequence[Trialled], config: SweepConfig) -> Table:
     """Everything that was measured."""
     table = Table(title=f"Layouts of one node at batch size {config.run.train.batch_size}", title_justify="left")
-    for name in ("trials", "CPU each", "GPU each", "parts", "checkpointing"):
+    for name in ("trials", "CPU per worker", "GPU per worker", "parts", "checkpointing"):
         table.add_column(name, justify="right")
-    for name in ("s per step", "steps per s", "memory GiB", "GPU GiB"):
+    for name in ("s per step", "steps per s", "memory GiB per worker", "GPU GiB per worker"):
         table.add_column(name, justify="right")
     table.add_column("problem", overflow="fold")
     for one in found:
@@ -233,7 +258,8 @@ def largest_node() -> Node:
         Node(cpus=node.get("CPU", 0.0), gpus=node.get("GPU", 0.0), memory_gib=node.get("memory", 0.0) / 2**30)
         for node in cluster_nodes()
     ]
-    return max(nodes, key=lambda node: (node.gpus, node.cpus, node.memory_gib))
+    largest = max(nodes, key=lambda node: (node.gpus, node.cpus, node.memory_gib))
+    return replace(largest, alike=sum((one.gpus, one.cpus) == (largest.gpus, largest.cpus) for one in nodes))
 
 
 def _measure_with(configs: Sequence[SweepConfig], node: Node, console: Console) -> Measure:
@@ -245,7 +271,7 @@ def _measure_with(configs: Sequence[SweepConfig], node: Node, console: Console) 
     run = configured(configs[0].run, largest_point(configs[0]))
 
     def measure(layout: Layout) -> Trialled:
-        console.print(f"Measuring {layout.trials} x {layout.cpus:g} CPU, {layout.gpus:.3g} GPU", style="dim")
+        console.print(f"Measuring {layout.processes} x {layout.cpus:g} CPU, {layout.gpus:.3g} GPU", style="dim")
         micro = {"accumulate": layout.accumulate, "checkpointing": layout.checkpointing}
         costs = []
         for config in configs:
@@ -254,20 +280,21 @@ def _measure_with(configs: Sequence[SweepConfig], node: Node, console: Console) 
                 data=config.data.absolute(),
                 device="cuda" if layout.gpus else "cpu",
                 bundle={name: amount for name, amount in (("CPU", layout.cpus), ("GPU", layout.gpus)) if amount},
+                processes=config.resources.workers_per_trial,
                 fetch=config.resources.fetch,
             )
-            found = probe(setting, layout.trials)
+            found = probe(setting, layout.processes)
             if isinstance(found, TooLarge):
                 return Trialled(layout=layout, problem=found.reason)
             costs += [one.cost for one in found]
         memory = max(cost.memory_gib for cost in costs)
         return Trialled(
             layout=layout,
-            steps_per_s=sum(1 / cost.step_s for cost in costs) / len(configs),
+            steps_per_s=sum(1 / cost.step_s for cost in costs) / layout.workers / len(configs),
             step_s=max(cost.step_s for cost in costs),
             memory_gib=memory,
             gpu_memory_gib=max(cost.gpu_memory_gib for cost in costs),
-            problem=_memory_problem(memory * layout.trials, node),
+            problem=_memory_problem(memory * layout.processes, node),
         )
 
     return measure
@@ -292,11 +319,11 @@ def _is_allowed(config: SweepConfig, layout: Layout) -> bool:
     return True
 
 
-def _cpus(node: Node, trials: int) -> float:
-    """Whole processors for each of so many trials on one node."""
-    return float(int(node.cpus // trials))
+def _cpus(node: Node, workers: int) -> float:
+    """Whole processors for each of so many workers on one node, one at least."""
+    return float(max(1, int(node.cpus // workers)))
 
 
-def _share(trials: int) -> float:
-    """The part of a GPU for each of so many trials, to the precision that Ray knows."""
-    return math.floor(1e4 / trials) / 1e4
+def _share(workers: int) -> float:
+    """The part of a GPU for each of so many workers, to the precision that Ray knows."""
+    return math.floor(1e4 / workers) / 1e4

@@ -34,6 +34,7 @@ class EventCallback(tune.Callback):
         self._listeners: list[Listener] = [ledger, *listeners]
         self._ids: dict[str, str] = {}
         self._last: dict[str, Report | Failure] = {}
+        self._starts: dict[str, int] = {}  # of the processes of a trial, in the slot that it has
         self.disk_full: str | None = None  # what a trial said that could not keep its checkpoint
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -50,6 +51,7 @@ class EventCallback(tune.Callback):
         if report is None:
             return
         self._last[trial.trial_id] = report
+        self._tell_restarts(trial, report.starts)
         if isinstance(report, Failure) and report.disk_full:
             self.disk_full = report.error
         # A trial that lost its process or its driver begins with the epoch of its checkpoint, told already or not.
@@ -66,6 +68,7 @@ class EventCallback(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """The slot of a trial died and another will take it; one that died before the trial began cost it nothing."""
+        self._starts.pop(trial.trial_id, None)
         if trial.trial_id in self._ids:
             self.tell(TrialRetried(trial_id=trial.config["trial"], error=_last_line(trial)))
 
@@ -107,6 +110,12 @@ class EventCallback(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Listeners hold files and threads; a pickled copy of this callback is silent."""
         return {**self.__dict__, "_ledger": None, "_listeners": [], "_reason": None}
+
+    def _tell_restarts(self, trial: Any, starts: int) -> None:
+        """Training processes that died inside a slot, which Ray Train restarts without a word to Tune."""
+        for _ in range(self._starts.get(trial.trial_id, 1), starts):
+            self.tell(TrialRetried(trial_id=self._ids[trial.trial_id], error="a training process of the trial died"))
+        self._starts[trial.trial_id] = starts
 
     def _is_told(self, trial: Any, epoch: int) -> bool:
         return any(one.epoch == epoch for one in self._ledger.trials[trial.config["trial"]].epochs)

@@ -22,12 +22,12 @@ from tune.fetched import fetch_all
 from tune.footprint import Footprint
 from tune.group import draft_group
 from tune.home import Home
-from tune.plan import SweepPlan
+from tune.plan import SweepPlan, free_name
 from tune.position import without_password
+from tune.preflight import check_cluster
 from tune.probe import Measured, Setting, TooLarge, probe
-from tune.resources import SETTINGS, cluster_nodes, count_slots, environment, ray_session
+from tune.resources import SETTINGS, environment, ray_session
 from tune.space import Point, configured, corner_points
-from tune.stores import check_store
 from tune.sweep_facts import rungs
 from tune.terminal import describe_point
 from tune.tracking import CLIENT_SETTINGS
@@ -105,9 +105,13 @@ def dry_run(
         check_answers(uri)
         point = largest_point(config)
         with ray_session(address, verbose=verbose):
-            nodes = cluster_nodes()
-            check_store(uri, nodes=len(nodes))
-            slots = count_slots(config.resources, nodes, sum(plan.config.search.trials for plan in plans))
+            slots = check_cluster(
+                plans,
+                [(free_name(plan.sweep_id, plan.folder.parent), plan.config.search, None) for plan in plans],
+                folders=[plan.folder for plan in plans],
+                trials=sum(plan.config.search.trials for plan in plans),
+                warn=lambda text: console.print(f"[yellow]{text}[/]", soft_wrap=True, highlight=False),
+            )
             results = [_measured(plan, point, slots, console) for plan in plans]
     for result in results:
         console.print(plan_table(result))
@@ -201,8 +205,7 @@ def plan_table(result: DryRun) -> Table:
         "measured": describe_point(result.point) or "the fixed configuration",
         "a step": f"{cost.step_s:.3f} s ({config.run.train.batch_size} images), the first {cost.first_step_s:.3f} s; "
         f"validation {cost.image_s:.3f} s per image",
-        "memory of a worker": f"{cost.memory_gib:.2f} GiB"
-        + (f", GPU {cost.gpu_memory_gib:.2f} GiB" if cost.gpu_memory_gib else ""),
+        "memory of a trial": _memory(result),
         "whole trial": _duration(result.full_trial_s),
         "estimated time": _duration(result.search_s + result.finals_s)
         + (f", of it {_duration(result.finals_s)} after the search" if result.finals_s else ""),
@@ -266,6 +269,17 @@ def _resources(config: SweepConfig) -> str:
     if resources.gpus_per_worker:
         text += f" and {resources.gpus_per_worker:g} GPU"
     return f"{resources.workers_per_trial} workers of {text}" if resources.workers_per_trial > 1 else text
+
+
+def _memory(result: DryRun) -> str:
+    """Of all workers of a trial together, and of each."""
+    workers, cost = result.config.resources.workers_per_trial, result.measured.cost
+
+    def total(factor: int) -> str:
+        gpu = f", GPU {factor * cost.gpu_memory_gib:.2f} GiB" if cost.gpu_memory_gib else ""
+        return f"{factor * cost.memory_gib:.2f} GiB{gpu}"
+
+    return f"{total(workers)}; each of its {workers} workers {total(1)}" if workers > 1 else total(1)
 
 
 def _duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 from tune.worker import Assignment, Failure, Job, Message, Report
@@ -154,14 +155,14 @@ class Feed:
         """Passes on what all processes said of a round; if one of them failed, the trial ends with `end` for all."""
         failures = {rank: one for rank, one in self._offers.items() if isinstance(one, Failure)}
         if failures:
-            self._unread.append(_joint(failures))
+            self._unread.append(replace(_joint(failures), starts=self._starts))
             self._end, self._is_done = end, True
         else:
             report = self._offers[0]
             assert isinstance(report, Report)
             if report.epoch > self._told or report.completed:  # else told already, before a restart
                 self._told, self._is_done = report.epoch, report.completed
-                self._unread.append(report)
+                self._unread.append(replace(report, starts=self._starts))
             self._concluded += 1
         self._offers = {}
         self._changed.notify_all()
@@ -174,7 +175,7 @@ class Feed:
                 f"the training process died {self._max_starts} times in this trial; if the node ran out of memory, "
                 "reserve more for a worker (resources.memory_gib_per_worker) or let `infosam calibrate` find what fits"
             )
-            self._unread.append(Failure(error=why, trace=why))
+            self._unread.append(Failure(error=why, trace=why, starts=self._max_starts))
             self._is_done = True
             return
         self._turn += 1
@@ -198,7 +199,7 @@ def _joint(failures: dict[int, Failure]) -> Failure:
     """One failure out of those of several processes. The first is the cause: it breaks the others' connections."""
     first = next(iter(failures.values()))
     traces = [one.trace if len(failures) == 1 else f"process {rank}:\n{one.trace}" for rank, one in failures.items()]
-    return Failure(error=first.error, trace="\n".join(traces), fatal=first.fatal, disk_full=first.disk_full)
+    return replace(first, trace="\n".join(traces))
 
 
 def _now() -> float:

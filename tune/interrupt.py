@@ -35,12 +35,17 @@ class Interrupt:
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in SIGNALS}
-            self._listen()
+            self.listen()
         return self
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def listen(self) -> None:
+        """Again after `ray.init`, which puts a handler of its own in our place: one that ends the process."""
+        for number in self._before:
+            signal.signal(number, self._hear)
 
     def was_asked(self) -> bool:
         """Whether a signal came."""
@@ -50,17 +55,12 @@ class Interrupt:
     def only_asked(self) -> Iterator[None]:
         """Here the first signal is only noted: what runs asks `was_asked` and ends by itself. Outside it raises
         KeyboardInterrupt."""
-        self._listen()
+        self.listen()
         self._patient = True
         try:
             yield
         finally:
             self._patient = False
-
-    def _listen(self) -> None:
-        """Again after `ray.init`, which puts a handler of its own in our place."""
-        for number in self._before:
-            signal.signal(number, self._hear)
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self._asked:

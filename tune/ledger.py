@@ -59,6 +59,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.sweep: SweepStarted | None = None
+        self.began_at: float | None = None  # when the first of its drivers began
         self.test: ScoredOnTest | None = None
         self.promotion: PromotionDecided | None = None
         self.budget: str | None = None  # which one ended the search before all trials
@@ -73,10 +74,16 @@ class Ledger:
             ledger(event)
         return ledger
 
+    @property
+    def mark(self) -> str | None:
+        """What tells the sweep from others of its name; None before it began."""
+        return None if self.began_at is None else repr(self.began_at)
+
     def __call__(self, event: Event) -> None:
         """Takes in one event. A row of an epoch already reported (after a restart) replaces the old one."""
         if isinstance(event, SweepStarted):
             self.sweep, self.end = event, None
+            self.began_at = event.at if self.began_at is None else self.began_at
         elif isinstance(event, SweepEnded):
             self.end = event
         elif isinstance(event, ScoredOnTest):

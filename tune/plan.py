@@ -173,19 +173,23 @@ def make_folder(name: str, parent: Path) -> tuple[str, Path]:
     """A new folder for a sweep of that name; a taken name gets the next number, so that sweeps never mix."""
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        pattern = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
-        matches = (pattern.fullmatch(path.name) for path in parent.iterdir())
-        numbers = [int(match[1] or 1) for match in matches if match]
         while True:
-            sweep_id = f"{name}-{max(numbers) + 1}" if numbers else name
+            sweep_id = free_name(name, parent)
             try:
                 (parent / sweep_id).mkdir()
             except FileExistsError:  # another sweep took it meanwhile
-                numbers.append(max(numbers, default=0) + 1)
-            else:
-                return sweep_id, (parent / sweep_id).absolute()
+                continue
+            return sweep_id, (parent / sweep_id).absolute()
     except OSError as error:
         raise UserError(f"{parent}: cannot hold the sweep's folder: {error}; set storage or INFOSAM_HOME") from error
+
+
+def free_name(name: str, parent: Path) -> str:
+    """The name that a sweep would get beside the folders that are there."""
+    pattern = re.compile(rf"{re.escape(name)}(?:-(\d+))?")
+    matches = (pattern.fullmatch(path.name) for path in parent.iterdir()) if parent.is_dir() else ()
+    numbers = [int(match[1] or 1) for match in matches if match]
+    return f"{name}-{max(numbers) + 1}" if numbers else name
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -96,12 +96,13 @@ def drop_stale_bundles(folder: Path, ledger: Ledger) -> None:
             shutil.rmtree(folder / "trials" / trial.trial_id / "bundle", ignore_errors=True)
 
 
-def is_over(ledger: Ledger) -> bool:
+def is_over(ledger: Ledger, config: SweepConfig) -> bool:
     """Whether nothing is left to do: neither trials, nor the test score, nor the decision on the champion."""
     if ledger.end is None or any(trial.is_open for trial in ledger.trials.values()):
         return False
     if not ledger.contenders():
-        return ledger.end.state == "FAILED"
+        # What failed before its trials had their turn, as a driver may that was ended early, has them still to do.
+        return ledger.end.state == "FAILED" and (ledger.budget is not None or not trials_left(ledger, config))
     has_adapter = any(trial.best and trial.best.checkpoint for trial in ledger.contenders())
     return ledger.end.state == "FINISHED" and (ledger.promotion is not None or not has_adapter)
 

@@ -19,12 +19,11 @@ from tune.group import Group, find_group, make_group
 from tune.home import Home
 from tune.interrupt import Interrupt
 from tune.ledger import Ledger
-from tune.packing import check_gpu_share, check_packing, gpu_memory
 from tune.plan import TRAINING, discard
-from tune.resources import SETTINGS, Slots, cluster_nodes, count_slots, environment, ray_session
+from tune.preflight import check_cluster
+from tune.resources import SETTINGS, Slots, environment, ray_session
 from tune.results import SweepOutcome, resume_command
 from tune.resume import reopen
-from tune.stores import check_store
 from tune.sweep_run import SweepRun
 from tune.terminal import Terminal
 from tune.tracking import CLIENT_SETTINGS
@@ -197,7 +196,8 @@ class _Driver:
                 check_data(data, first.config.run.model, first.home, self._console)
             if searching:
                 with ray_session(address, verbose=verbose):
-                    slots = self._count_slots(sum(run.plan.config.search.trials for run in searching))
+                    self._interrupt.listen()
+                    slots = self._count_slots(searching)
                     self._begin()
                     with contextlib.ExitStack() as stores:
                         for run in searching:
@@ -251,27 +251,14 @@ class _Driver:
         if errors:
             raise errors[0]
 
-    def _count_slots(self, trials: int) -> int:
-        from infosam.sam.weights import weights_path
-
-        plans = self._group.plans
-        config, nodes = plans[0].config, cluster_nodes()
-        check_store(plans[0].tracking_uri, nodes=len(nodes))
-        gpus = sum(node.get("GPU", 0.0) for node in nodes)
-        if gpus and not config.resources.gpus_per_worker:
-            self._warn(f"{gpus:g} GPU will stay idle: set resources.gpus_per_worker=1, or a fraction to share one")
-        if len(nodes) > 1 and config.storage is None and config.resources.mirror is None:
-            folders = ", ".join(str(path) for path in [*self._group.folders, *(plan.config.data for plan in plans)])
-            self._warn(
-                f"{len(nodes)} nodes must all see {folders}: trials keep their checkpoints there (set storage to a "
-                "shared folder)"
-            )
-        slots = count_slots(config.resources, nodes, trials)
-        if plans[0].training == TRAINING:
-            weights_bytes = weights_path(config.run.model).stat().st_size
-            check_packing(config.resources, nodes, slots=slots, weights_bytes=weights_bytes)
-            check_gpu_share(config.resources, gpu_memory(config.resources), weights_bytes=weights_bytes)
-        return slots
+    def _count_slots(self, searching: Sequence[SweepRun]) -> int:
+        return check_cluster(
+            self._group.plans,
+            [(run.plan.sweep_id, run.plan.config.search, run.outcome.ledger.mark) for run in searching],
+            folders=self._group.folders,
+            trials=sum(run.plan.config.search.trials for run in searching),
+            warn=self._warn,
+        )
 
     def _has_begun(self) -> bool:
         return any(run.has_begun for run in self._active)

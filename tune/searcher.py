@@ -51,6 +51,7 @@ class OptunaSearcher(Searcher):
         journal: file of the journal storage; None keeps the study in memory.
         footprint: how large configurations are; one that breaks a bound is never suggested.
         enough: asked before each trial; once it says True, none is suggested.
+        owner: see `tune.study_store.open_study`.
     """
 
     def __init__(
@@ -62,13 +63,14 @@ class OptunaSearcher(Searcher):
         footprint: Footprint | None = None,
         enough: Callable[[], bool] = lambda: False,
         *,
+        owner: str = "",
         resume: bool = False,
     ) -> None:
         super().__init__(metric=OBJECTIVE, mode="max")
         self._space, self._search, self._footprint, self._enough = space, search, footprint, enough
         self._weighs_two = search.against is not None
         directions = [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if self._weighs_two else [])]
-        self.study = open_study(study_name, search, journal, directions, resume=resume)
+        self.study = open_study(study_name, search, journal, directions, owner=owner, resume=resume)
         self._recollection = Recollection()
         self._left: deque[optuna.trial.Trial] = deque()  # of a dead driver, to be handed out first
         self._live: dict[str, optuna.trial.Trial] = {}
@@ -88,12 +90,14 @@ class OptunaSearcher(Searcher):
         ledger: Ledger,
         footprint: Footprint | None = None,
         enough: Callable[[], bool] = lambda: False,
+        *,
+        owner: str = "",
     ) -> Self:
         """The searcher of a sweep whose driver ended before all its trials did, at the state the ledger tells.
 
         Trials that had ended are known; the others are suggested first, with their ids and values, so that they go on
         from their checkpoints. A study kept in memory is made again from the ledger."""
-        searcher = cls(space, search, study_name, journal, footprint, enough, resume=True)
+        searcher = cls(space, search, study_name, journal, footprint, enough, owner=owner, resume=True)
         searcher._catch_up([trial for trial in ledger.trials.values() if role_of(trial.trial_id) == "trial"])
         return searcher
 

@@ -64,7 +64,7 @@ class Slot(tune.Trainable):
         """Waits for the next report of the trial. Raises SlotBroken if the workers are gone or time is up."""
         message = self._take()
         if isinstance(message, Failure) and message.fatal:
-            raise SlotBroken(f"the training process cannot start: {message.error}")
+            raise SlotBroken(f"the training process cannot start on node {message.node}: {message.error}")
         return result_of(message)
 
     def cleanup(self) -> None:

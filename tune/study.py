@@ -15,6 +15,7 @@ import optuna
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
+from tune.broken_places import BrokenPlaces, NoPlaceLeft
 from tune.callback import EventCallback
 from tune.event_log import NAME, read_events
 from tune.events import BudgetSpent, Listener
@@ -66,12 +67,14 @@ def search(parts: Sequence[Part], *, folder: Path, slots: SlotCount, stop: Calla
         slots: trials at a time, see `tune.resources.count_slots`; where nodes may come and go, what says how many.
         stop: asked often; once it says True, trials that run are cut off and no other starts.
 
-    Failed trials do not raise."""
+    Failed trials do not raise; a full disk does (DiskFull), and machines that cannot train at all (NoPlaceLeft)."""
     under_way: list[_Search] = []
-    asked = _asked(stop, under_way)
-    under_way += [_Search(part, asked) for part in parts if trials_left(part.ledger, part.plan.config)]
-    _run([one.lane for one in under_way], parts, folder, "tune", slots, closing=[one.close for one in under_way])
-    _check_disk(under_way, folder)
+    left = [part for part in parts if trials_left(part.ledger, part.plan.config)]
+    broken = BrokenPlaces(parts[0].plan.config.resources, len(left))
+    asked = _asked(stop, under_way, broken)
+    under_way += [_Search(part, asked) for part in left]
+    _run(under_way, parts, folder, "tune", slots, broken)
+    _check(under_way, folder, broken)
     for one in under_way:
         one.tell_budget()
     # Of repeats, which come later, one may be open since an earlier driver.
@@ -84,12 +87,16 @@ def repeat(
     """Runs the repeats and twins that are left, each to its end, outside the studies; True if cut off by `stop`.
 
     Args: as for `search`; each `Finals` looks at its part's ledger."""
+    if not parts:
+        return stop()
     under_way: list[_Finale] = []
-    asked = _asked(stop, under_way)
-    under_way += [_Finale(part, finals, asked) for part, finals in parts if finals.repeats() or finals.twins()]
     shared = [part for part, _ in parts]
-    _run([one.lane for one in under_way], shared, folder, "finals", slots, closing=[one.close for one in under_way])
-    _check_disk(under_way, folder)
+    left = [(part, finals) for part, finals in parts if finals.repeats() or finals.twins()]
+    broken = BrokenPlaces(shared[0].plan.config.resources, len(left))
+    asked = _asked(stop, under_way, broken)
+    under_way += [_Finale(part, finals, asked) for part, finals in left]
+    _run(under_way, shared, folder, "finals", slots, broken)
+    _check(under_way, folder, broken)
     return stop() or any(trial.is_open for part in shared for trial in part.ledger.trials.values())
 
 
@@ -154,35 +161,51 @@ class _Finale:
         self.callback.end_rest()
 
 
-def _asked(stop: Callable[[], bool], under_way: Sequence[_Search] | Sequence[_Finale]) -> Callable[[], bool]:
+def _asked(
+    stop: Callable[[], bool], under_way: Sequence[_Search] | Sequence[_Finale], broken: BrokenPlaces
+) -> Callable[[], bool]:
     """Whether all are to end at once: a disk that is full for one sweep is full for the others."""
-    return lambda: stop() or any(one.callback.disk_full is not None for one in under_way)
+    return lambda: (
+        stop() or broken.none_left is not None or any(one.callback.disk_full is not None for one in under_way)
+    )
 
 
-def _check_disk(under_way: Sequence[_Search] | Sequence[_Finale], folder: Path) -> None:
+def _check(under_way: Sequence[_Search] | Sequence[_Finale], folder: Path, broken: BrokenPlaces) -> None:
+    """Raises what ended the run of Tune for all."""
     full = next((one.callback.disk_full for one in under_way if one.callback.disk_full is not None), None)
     if full is not None:
         raise DiskFull(f"{full}; make room for {folder}")
+    if broken.none_left is not None:
+        raise NoPlaceLeft(broken.none_left)
 
 
 def _run(
-    lanes: Sequence[Lane],
+    under_way: Sequence[_Search] | Sequence[_Finale],
     parts: Sequence[Part],
     folder: Path,
     name: str,
     slots: SlotCount,
-    *,
-    closing: Sequence[Callable[[], None]],
+    broken: BrokenPlaces,
 ) -> None:
-    """One run of Tune over these lanes; `closing` is called at its end, all of it, whatever happens."""
+    """One run of Tune over these; all are closed at its end, whatever happens."""
     with ExitStack() as stack:
-        for close in closing:
-            stack.callback(close)
-        if lanes:
-            _tuner(lanes, parts, folder=folder, name=name, slots=slots).fit()
+        stack.callback(broken.close)
+        for one in under_way:
+            stack.callback(one.close)
+        if under_way:
+            lanes = [one.lane for one in under_way]
+            _tuner(lanes, parts, folder=folder, name=name, slots=slots, broken=broken).fit()
 
 
-def _tuner(lanes: Sequence[Lane], parts: Sequence[Part], *, folder: Path, name: str, slots: SlotCount) -> tune.Tuner:
+def _tuner(
+    lanes: Sequence[Lane],
+    parts: Sequence[Part],
+    *,
+    folder: Path,
+    name: str,
+    slots: SlotCount,
+    broken: BrokenPlaces,
+) -> tune.Tuner:
     resources = parts[0].plan.config.resources  # all share them
     trials = sum(lane.trials for lane in lanes)
     return tune.Tuner(
@@ -206,7 +229,7 @@ def _tuner(lanes: Sequence[Lane], parts: Sequence[Part], *, folder: Path, name: 
             storage_path=str(folder),
             stop=JointStopper(lanes),
             verbose=0,
-            callbacks=[JointCallback(lanes), NodeLosses(), Watchdog(resources.step_timeout_s)],
+            callbacks=[JointCallback(lanes), NodeLosses(), broken, Watchdog(resources.step_timeout_s)],
             failure_config=tune.FailureConfig(max_failures=resources.max_failures),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
@@ -237,9 +260,10 @@ def _searcher(plan: SweepPlan, ledger: Ledger, budget: Budget) -> OptunaSearcher
     config = plan.config
     journal = plan.folder / "study.journal" if config.search.storage == "journal" else None
     footprint, spent = Footprint(config.run, config.constraints), lambda: budget.spent() is not None
+    one, owner = (config.space, config.search, plan.sweep_id, journal), ledger.mark or ""
     if ledger.trials or (ledger.sweep is not None and ledger.sweep.resumed):
-        return OptunaSearcher.resume(config.space, config.search, plan.sweep_id, journal, ledger, footprint, spent)
-    return OptunaSearcher(config.space, config.search, plan.sweep_id, journal, footprint, spent)
+        return OptunaSearcher.resume(*one, ledger, footprint, spent, owner=owner)
+    return OptunaSearcher(*one, footprint, spent, owner=owner)
 
 
 class _StopAll(tune.Stopper):

@@ -55,7 +55,7 @@ class SweepRun:
         self.materials: Future[Any] = Future()
         self.finals = Finals(plan.config.final, plan.config.run, ledger)
         self.is_new = ledger.sweep is None
-        self.is_over = is_over(ledger)
+        self.is_over = is_over(ledger, plan.config)
         self._console = console
         self._stores: Stores | None = None
         self._log = log
@@ -168,7 +168,7 @@ class SweepRun:
             self._tell(ended)
         except OSError as error:  # a full disk; what brought us here is the error to show
             self.warn(f"{self._log.path}: the end of the sweep could not be written: {error}")
-        if state == "FAILED" and not is_over(self.outcome.ledger):
+        if state == "FAILED" and not is_over(self.outcome.ledger, self.plan.config):
             self.warn(f"Go on with: {resume_command(self.outcome)}")
         self.outcome.tracking = self._tracker.close()
 
@@ -198,7 +198,11 @@ class SweepRun:
             outcome.seed = outcome.champion.values.get(SEED, outcome.seed)
 
     def _note_failure(self) -> None:
-        self.outcome.failure = (
-            f"every trial of {self.plan.sweep_id} failed; the first said: {self.outcome.first_error} "
-            f"(all: {self._log.path})"
-        )
+        outcome, name = self.outcome, self.plan.sweep_id
+        if outcome.first_error is None:
+            why = f" ({outcome.ledger.budget})" if outcome.ledger.budget else ""
+            outcome.failure = f"no trial of {name} came to a result{why}; what happened: {self._log.path}"
+        else:
+            outcome.failure = (
+                f"every trial of {name} failed; the first said: {outcome.first_error} (all: {self._log.path})"
+            )

@@ -36,6 +36,7 @@ class Team:
         context = train.get_context()
         self.rank = context.get_world_rank()
         self.size = context.get_world_size()
+        self.node = str(ray.get_runtime_context().get_node_id())
         self._feed = feed
         self._backend = backend
         self._timeout = datetime.timedelta(seconds=timeout_s)

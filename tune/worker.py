@@ -97,6 +97,7 @@ class Report:
     checkpoint: str | None
     is_best: bool
     completed: bool
+    starts: int = 1  # of the trial's processes in this slot, with those that died
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,8 @@ class Failure:
     trace: str
     fatal: bool = False
     disk_full: bool = False
+    node: str | None = None  # of Ray, where it happened, if it was fatal
+    starts: int = 1  # of the trial's processes in this slot
 
 
 Message = Report | Failure
@@ -151,7 +154,8 @@ def work(loop_config: Mapping[str, Any]) -> None:
             if job.data not in materials:
                 materials[job.data] = load(entry, setup, job.data, like=next(iter(materials.values()), None))
         except Exception as error:  # noqa: BLE001 - the slot must learn why, whatever it was
-            team.agree(failure_of(error, fatal=not materials))  # with others loaded, the fault is the domain's
+            failure = failure_of(error, fatal=not materials)  # with others loaded, the fault is the domain's
+            team.agree(replace(failure, node=team.node))
             if not materials:
                 return
             continue

@@ -82,9 +82,9 @@ def console() -> Console:
 def configure(dataset: Path) -> Callable[..., SweepConfig]:
     """A sweep of four epochs over these learning rates in order, none stopped early; sections may be changed."""
 
-    def make(rates: list[float], **sections: Mapping[str, Any]) -> SweepConfig:
+    def make(rates: list[float], *, data: Path = dataset, **sections: Mapping[str, Any]) -> SweepConfig:
         settings: dict[str, Any] = {
-            "data": str(dataset),
+            "data": str(data),
             "run": {"train": {"epochs": 4, "batch_size": 2}},
             "space": {"optim.lr": {"choice": sorted(rates)}},
             "search": {"trials": len(rates), "points": [{"optim.lr": rate} for rate in rates]},

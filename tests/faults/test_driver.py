@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -28,6 +29,10 @@ TRAINING = "lasting_training"
 RATES = [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3]
 PATIENCE_S = 240
 GONE_S = 150.0
+NOISE = re.compile(
+    r"raylet|pid=|\bray::|ray\.(init|tune|train)|\b(INFO|WARNING|ERROR)\b|Warning:|Tune |Trial status|\[I \d"
+)
+"""What Ray, Optuna and Python say of themselves, which belongs behind -v."""
 
 Configure = Callable[..., SweepConfig]
 Spawn = Callable[..., "subprocess.Popen[str]"]
@@ -130,6 +135,7 @@ def test_an_interrupted_sweep_keeps_what_it_has_and_goes_on(
     output, _ = driver.communicate(timeout=PATIENCE_S)
     assert driver.returncode == 130, output
     assert "infosam sweep --resume square" in output
+    assert not NOISE.search(output), output
     before = Ledger.replay(folder / NAME)
     assert before.end is not None
     assert before.end.state == "KILLED"

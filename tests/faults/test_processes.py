@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from sweep_check import check_resources, check_sweep, lasting_rows, rows
 
 from tune import watchdog
 from tune.config import SweepConfig
-from tune.events import EpochReported, Event, TrialRetried
+from tune.event_log import NAME, read_events
+from tune.events import EpochReported, Event, TrialRetried, TrialStarted
 from tune.home import Home
 from tune.ledger import Ledger
 from tune.runner import resume_sweep, run_sweep
@@ -85,6 +87,7 @@ def test_a_killed_training_process_goes_on_from_its_checkpoint(
     assert reasons(ledger) == ["completed"] * 4
     assert rows(ledger) == pytest.approx(lasting_rows(RATES))
     assert len({epoch.values["worker"] for epoch in ledger.trials["t0001"].epochs}) == 2
+    assert [retry.error for retry in ledger.trials["t0001"].retries] == ["a training process of the trial died"]
 
 
 @pytest.mark.usefixtures("cluster")
@@ -99,6 +102,36 @@ def test_the_trial_of_a_killed_slot_goes_on_in_another(
     assert reasons(ledger) == ["completed"] * 4
     assert rows(ledger) == pytest.approx(lasting_rows(RATES))
     assert retried
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_learning_search_loses_and_repeats_no_trial_with_its_processes(
+    configure: Configure, home: Home, console: Console, once: Once
+) -> None:
+    """TPE and ASHA, with a training process and later a slot that are killed."""
+
+    def kill_worker(event: Event) -> None:
+        assert isinstance(event, EpochReported)
+        os.kill(int(event.values["worker"]), signal.SIGKILL)
+
+    folder = home.sweeps / "square"
+    once(folder, at_epoch("t0001", 1), kill_worker)
+    once(folder, at_epoch("t0004", 1), lambda event: os.kill(slot_process(), signal.SIGKILL))
+    config = configure(
+        [],
+        space={"optim.lr": {"log_uniform": [1e-4, 1e-2]}},
+        search={"trials": 7, "points": [], "startup_trials": 3},
+        scheduler={"kind": "asha", "grace_epochs": 1},
+        resources={"slots": 1},
+    )
+    ledger = sweep(config, home, console)
+    assert {name for name, trial in ledger.trials.items() if trial.retries} >= {"t0001"}
+    assert sum(len(trial.retries) for trial in ledger.trials.values()) == 2
+    started = [event.trial_id for event, _ in read_events(folder / NAME) if isinstance(event, TrialStarted)]
+    assert started == sorted(ledger.trials)
+    found = rows(ledger)
+    rates = [trial.values["optim.lr"] for trial in ledger.trials.values()]
+    assert found == pytest.approx({key: lasting_rows(rates)[key] for key in found})
 
 
 @pytest.mark.usefixtures("cluster")
@@ -136,6 +169,26 @@ def test_processes_that_stand_still_are_noticed(
     assert sum(len(trial.retries) for trial in ledger.trials.values()) == 2
 
 
+def test_a_place_that_cannot_train_costs_no_trial(
+    cluster: Cluster, configure: Configure, home: Home, console: Console, dataset: Path, tmp_path: Path
+) -> None:
+    """Every slot on one of the nodes fails when it starts, at once, while those of the other are busy."""
+    data = shutil.copytree(dataset, tmp_path / "square")
+    node = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    (data / "BROKEN").write_text(node.node_id)
+    config = configure(RATES, data=data, resources={"slots": 3, "max_failures": 1})
+    try:
+        ledger = sweep(config, home, console, cpus=3)
+    finally:
+        cluster.remove_node(node)
+    assert reasons(ledger) == ["completed"] * 4
+    assert rows(ledger) == pytest.approx(lasting_rows(RATES))
+    told = [retry.error for trial in ledger.trials.values() for retry in trial.retries]
+    assert len(told) >= 2
+    assert all(f"cannot start on node {node.node_id}: RuntimeError: this GPU is broken" in error for error in told)
+
+
 def test_neither_a_lost_node_nor_a_dead_tracking_server_costs_a_row(
     cluster: Cluster, configure: Configure, home: Home, console: Console, once: Once, wait_for: WaitFor
 ) -> None:
@@ -162,3 +215,4 @@ def test_neither_a_lost_node_nor_a_dead_tracking_server_costs_a_row(
     cluster.remove_node(node, allow_graceful=False)
     assert reasons(ledger) == ["completed"] * 6
     assert rows(ledger) == pytest.approx(lasting_rows([*RATES, 5e-3, 6e-3]))
+    assert any(trial.retries for trial in ledger.trials.values())

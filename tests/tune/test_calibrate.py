@@ -32,7 +32,7 @@ class Machine:
 
     def __call__(self, layout: Layout) -> Trialled:
         self.asked.append(layout)
-        needed = layout.trials * (0.5 if layout.checkpointing else 1.0) * 8 / layout.accumulate
+        needed = layout.processes * (0.5 if layout.checkpointing else 1.0) * 8 / layout.accumulate
         steps_per_s = self.speed_up if layout.trials > 1 else 1.0
         problem = None if needed <= self.room else "out of memory"
         return Trialled(layout=layout, steps_per_s=steps_per_s, step_s=layout.trials / steps_per_s, problem=problem)
@@ -75,6 +75,44 @@ class TestLayouts:
             (1, 1.0), (2, 1.0), (4, 0.5), (6, 0.3333), (8, 0.25),
         ]  # fmt: skip
 
+    @pytest.mark.parametrize(
+        ("node", "layouts"),
+        [
+            (Node(cpus=8, gpus=0, memory_gib=64), [(1, 2, 4, 0), (2, 2, 2, 0), (4, 2, 1, 0)]),
+            (
+                Node(cpus=16, gpus=2, memory_gib=64),
+                [(1, 2, 8, 1.0), (2, 2, 4, 0.5), (3, 2, 2, 0.3333), (4, 2, 2, 0.25)],
+            ),
+            (Node(cpus=16, gpus=1, memory_gib=64), [(1, 2, 8, 0.5), (2, 2, 4, 0.25)]),
+            (
+                Node(cpus=4, gpus=1, memory_gib=64, alike=2),
+                [(1, 1, 4, 1.0), (2, 1, 2, 0.5), (3, 1, 1, 0.3333), (4, 1, 1, 0.25)],
+            ),
+        ],
+        ids=["processor", "a GPU for each", "they share one", "on two nodes"],
+    )
+    def test_the_workers_of_a_trial_share_what_it_gets(
+        self, config: SweepConfig, node: Node, layouts: list[tuple[int, int, float, float]]
+    ) -> None:
+        machine = Machine(room=1000)
+        search_layouts(changed(config, "resources.workers_per_trial=2"), node, machine)
+        found = [(layout.trials, layout.workers, layout.cpus, layout.gpus) for layout in machine.asked]
+        assert found == layouts
+
+    def test_more_workers_than_processors_are_refused(self, config: SweepConfig) -> None:
+        with pytest.raises(UserError, match=r"workers_per_trial = 4: 1 node\(s\) with 2 CPU do not hold so many"):
+            search_layouts(changed(config, "resources.workers_per_trial=4"), TWO_CPUS, Machine(room=1000))
+
+    def test_a_number_of_slots_gives_way_to_what_was_found(
+        self, config: SweepConfig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = changed(config, "resources.slots=1").model_dump(mode="json")
+        layout = Layout(trials=2, cpus=1, gpus=0)
+        assert SweepConfig.model_validate(with_layout(settings, layout)).resources.slots == "auto"
+        monkeypatch.setenv("INFOSAM_CLUSTER_GROWS", "1")  # where there is nothing to count
+        settings = changed(config, "resources.slots=1").model_dump(mode="json")
+        assert SweepConfig.model_validate(with_layout(settings, layout)).resources.slots == 1
+
     def test_more_trials_must_be_worth_it(self, config: SweepConfig) -> None:
         found = search_layouts(config, TWO_CPUS, Machine(room=100, speed_up=1.01))
         assert choose(found, config).trials == 1
@@ -116,12 +154,12 @@ class TestLayouts:
 def test_two_processors_are_measured_and_the_sweep_is_written(
     sweep_config: SweepConfig, console: Console, infosam_home: Path, tmp_path: Path
 ) -> None:
-    config = changed(sweep_config, "run.model.image_px=64")
+    config = changed(sweep_config, "run.model.image_px=64", "resources.workers_per_trial=2")
     best = run_calibration([config], console=console, write=tmp_path / "fitted.yaml")
     text = console.export_text()
     assert "Layouts of one node at batch size 2" in text
     assert f"resources.cpus_per_worker={best.cpus}" in text
-    assert best.trials * best.cpus == 2
+    assert (best.trials, best.workers, best.cpus) == (1, 2, 1)
     fitted = load_sweep_config(tmp_path / "fitted.yaml")
     assert fitted.resources.cpus_per_worker == best.cpus
     assert fitted.run.train.batch_size == 2

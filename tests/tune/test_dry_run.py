@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from optuna.study import StudyDirection
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -13,9 +14,11 @@ from infosam.cost import Cost
 from infosam.errors import ConfigError, DataError, UserError, WeightsError
 from tune.cli import register
 from tune.config import SchedulerConfig, SweepConfig, parse_sweep_config
-from tune.dry_run import DryRun, dry_run, expected_epochs, largest_point, remarks
+from tune.dry_run import DryRun, dry_run, expected_epochs, largest_point, plan_table, remarks
 from tune.home import Home
+from tune.packing import TooTight
 from tune.probe import Measured
+from tune.study_store import open_study
 
 COST = Cost(
     first_step_s=3.0, step_s=1.0, image_s=0.5, steps=10, val_images=20, memory_gib=1.5, gpu_memory_gib=4.0
@@ -61,6 +64,11 @@ class TestEstimate:
         assert told in remarks([planned(short)])
         assert told not in remarks([planned(changed(short, "scheduler.kind=none"))])
 
+    def test_memory_is_that_of_a_whole_trial(self, sweep_config: SweepConfig, console: Console) -> None:
+        console.print(plan_table(planned(changed(sweep_config, "resources.workers_per_trial=2"))))
+        told = "3.00 GiB, GPU 8.00 GiB; each of its 2 workers 1.50 GiB, GPU 4.00 GiB"
+        assert told in console.export_text()
+
     def test_a_budget_that_ends_the_search_is_told(self, sweep_config: SweepConfig) -> None:
         lines = remarks([planned(changed(sweep_config, "budget.hours=0.001"))])
         assert "budget.hours = 0.001 ends the search" in lines[0]
@@ -105,6 +113,7 @@ class TestDryRun:
             (["resources.gpus_per_worker=1"], UserError, "no node can hold one worker"),
             (["tracking.uri=http://127.0.0.1:9"], UserError, "tracking.uri: no answer from http://127.0.0.1:9"),
             (["tracking.uri=file:///runs"], UserError, "is a folder"),
+            (["search.storage=rdb"], UserError, "INFOSAM_STUDY_URL"),
             (["constraints.adapter_mb=0.0001"], ConfigError, "no configuration of the space keeps them"),
         ],
     )
@@ -121,6 +130,22 @@ class TestDryRun:
             dry_run([changed(sweep_config, *overrides)], home=home, console=console)
         assert words in str(caught.value)
         assert not home.folder.exists()
+
+    def test_more_processes_than_memory_holds(
+        self, sweep_config: SweepConfig, home: Home, console: Console, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tune.preflight.cluster_nodes", lambda: [{"CPU": 2.0, "memory": 0.4 * 2**30}])
+        with pytest.raises(TooTight, match=r"set resources\.slots=1"):
+            dry_run([sweep_config], home=home, console=console)
+
+    def test_a_study_of_the_same_name(
+        self, sweep_config: SweepConfig, home: Home, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("INFOSAM_STUDY_URL", f"sqlite:///{tmp_path / 'study.db'}")
+        config = changed(sweep_config, "search.storage=rdb")
+        open_study("disc", config.search, None, [StudyDirection.MAXIMIZE], resume=False)
+        with pytest.raises(UserError, match="already holds a study named 'disc'"):
+            dry_run([config], home=home, console=console)
 
     def test_a_folder_that_cannot_be_made(
         self, sweep_config: SweepConfig, home: Home, console: Console, tmp_path: Path

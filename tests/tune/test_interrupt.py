@@ -9,8 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from tune import runner
+from tune.config import SweepConfig
+from tune.event_log import NAME
+from tune.home import Home
 from tune.interrupt import EXIT_KILLED, Interrupt
+from tune.ledger import Ledger
 
 TWICE = """
 import signal
@@ -92,3 +98,22 @@ def test_the_second_signal_ends_children_and_their_children() -> None:
         time.sleep(0.05)
     assert not is_alive(child)
     assert not is_alive(grandchild)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("store")
+def test_a_signal_while_stores_are_built_ends_a_sweep_that_can_go_on(
+    sweep_config: SweepConfig, home: Home, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has begun, Ray of its own has put its handler in place of ours, and the search, which asks, is yet to come."""
+    search = {"trials": 1, "startup_trials": 1}
+    config = SweepConfig.model_validate(sweep_config.model_dump() | {"search": search})
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "build_stores", lambda *others, **named: signal.raise_signal(signal.SIGTERM))
+        outcome = runner.run_sweep(config, home=home, console=console, training="tune.noop")
+    assert outcome.interrupted
+    end = Ledger.replay(outcome.folder / NAME).end
+    assert end is not None
+    assert (end.state, end.reason) == ("KILLED", "user")
+    again = runner.resume_sweep(outcome.sweep_id, home=home, console=console, training="tune.noop")
+    assert [trial.end.reason for trial in again.ledger.trials.values() if trial.end] == ["completed"]

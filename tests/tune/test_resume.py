@@ -21,6 +21,7 @@ from tune.config import SweepConfig, parse_sweep_config
 from tune.event_log import NAME, EventLog
 from tune.events import (
     OBJECTIVE,
+    BudgetSpent,
     EpochReported,
     Event,
     PromotionDecided,
@@ -65,6 +66,10 @@ def trial(number: int, dice: Sequence[float], reason: Any = "completed", checkpo
     if reason:
         events.append(TrialEnded(trial_id=name, state=states.get(reason, "KILLED"), reason=reason))
     return events
+
+
+def of_trials(config: SweepConfig, count: int) -> SweepConfig:
+    return config.model_copy(update={"search": config.search.model_copy(update={"trials": count})})
 
 
 def ledger_of(*events: Event) -> Ledger:
@@ -157,7 +162,7 @@ def test_open_trials_are_left_to_do(sweep_config: SweepConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("events", "over"),
+    ("events", "over"),  # of a sweep of one trial
     [
         ([*trial(0, [0.5])], False),
         ([*trial(0, [0.5]), ended()], True),
@@ -166,16 +171,26 @@ def test_open_trials_are_left_to_do(sweep_config: SweepConfig) -> None:
         ([*trial(0, [0.5], checkpoint="here"), ended()], False),
         ([*trial(0, [], "error"), ended(state="FAILED", reason="error")], True),
         ([*trial(0, [0.5]), ended(state="FAILED", reason="error")], False),
+        ([ended(state="FAILED", reason="error")], False),
+        ([BudgetSpent(what="budget.hours"), ended(state="FAILED", reason="error")], True),
     ],
-    ids=["killed", "done", "cut off", "cut off in the finale", "not offered", "all failed", "broken"],
-)
-def test_what_is_over(events: list[Event], over: bool) -> None:
-    assert is_over(ledger_of(*events)) is over
+    ids=[
+        "killed", "done", "cut off", "cut off in the finale", "not offered", "all failed", "broken", "no trial",
+        "no budget",
+    ],
+)  # fmt: skip
+def test_what_is_over(sweep_config: SweepConfig, events: list[Event], over: bool) -> None:
+    assert is_over(ledger_of(*events), of_trials(sweep_config, 1)) is over
 
 
-def test_a_sweep_whose_adapter_was_judged_is_over() -> None:
+def test_a_sweep_whose_first_trials_failed_goes_on_with_the_others(sweep_config: SweepConfig) -> None:
+    ledger = ledger_of(*trial(0, [], "error"), ended(state="FAILED", reason="error"))
+    assert not is_over(ledger, of_trials(sweep_config, 2))
+
+
+def test_a_sweep_whose_adapter_was_judged_is_over(sweep_config: SweepConfig) -> None:
     decided = PromotionDecided(trial_id="t0000", promoted=False, model="infosam-x", version="1", reasons=["worse"])
-    assert is_over(ledger_of(*trial(0, [0.5], checkpoint="here"), decided, ended()))
+    assert is_over(ledger_of(*trial(0, [0.5], checkpoint="here"), decided, ended()), of_trials(sweep_config, 1))
 
 
 def test_only_bundles_of_open_trials_are_dropped(tmp_path: Path) -> None:

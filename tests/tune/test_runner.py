@@ -110,6 +110,7 @@ def test_interrupting_keeps_partial_results_and_closes_every_run(
         (["domain=leaf"], ConfigError, "holds 'disc'"),
         (["run.model.name=vit_b"], WeightsError, "official checkpoint"),
         (["resources.gpus_per_worker=1"], UserError, "no node can hold one worker"),
+        (["search.storage=rdb"], UserError, "INFOSAM_STUDY_URL"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_recorded(

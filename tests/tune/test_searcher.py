@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from infosam.config import RunConfig
@@ -17,6 +18,7 @@ from tune.footprint import Footprint
 from tune.ledger import Ledger
 from tune.searcher import OptunaSearcher
 from tune.space import Space, parse_distribution
+from tune.study_store import check_study, open_study
 
 SPACE = {
     "optim.lr": parse_distribution("optim.lr", {"log_uniform": [1e-4, 1e-2]}),
@@ -284,6 +286,25 @@ def test_two_sweeps_never_share_a_study(storage: str, tmp_path: Path) -> None:
         play(tmp_path / "journal", storage=storage, **url)
 
 
+def test_a_study_of_another_sweep_is_not_taken_up(tmp_path: Path) -> None:
+    """Of the same name, from another machine; found before anything is begun, and when the study is opened."""
+    search = SearchConfig.model_validate({"storage": "rdb", "url": f"sqlite:///{tmp_path / 'study.db'}"})
+    check_study("sweep", search, None)
+    assert not (tmp_path / "study.db").exists()
+    directions = [StudyDirection.MAXIMIZE]
+    open_study("sweep", search, None, directions, owner="9.0", resume=False)
+    check_study("sweep", search, "9.0")
+    open_study("sweep", search, None, directions, owner="9.0", resume=True)
+    with pytest.raises(UserError, match="already holds a study named 'sweep'"):
+        check_study("sweep", search, None)
+    for refused in (
+        lambda: check_study("sweep", search, "8.0"),
+        lambda: open_study("sweep", search, None, directions, owner="8.0", resume=True),
+    ):
+        with pytest.raises(UserError, match="holds a study named 'sweep' of another sweep"):
+            refused()
+
+
 def test_a_database_without_address_is_refused() -> None:
     with pytest.raises(UserError, match="INFOSAM_STUDY_URL"):
         play(storage="rdb")
@@ -296,6 +317,8 @@ def test_a_database_that_cannot_be_used_is_refused_without_its_password(
     monkeypatch.setenv("INFOSAM_STUDY_URL", url)
     with pytest.raises(UserError, match="cannot be used") as caught:
         play(storage="rdb")
+    with pytest.raises(UserError, match="cannot be used"):
+        check_study("sweep", SearchConfig(storage="rdb"), None)
     assert "secret" not in str(caught.value)
     assert "***" in str(caught.value)
 

@@ -48,7 +48,7 @@ def test_a_sweep_into_a_folder_is_refused_before_it_begins(
 def test_a_second_node_refuses_the_embedded_database(
     home: Home, sweep_config: SweepConfig, console: Console, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
 ) -> None:
-    monkeypatch.setattr("tune.runner.cluster_nodes", lambda: [{"CPU": 2.0}, {"CPU": 2.0}])
+    monkeypatch.setattr("tune.preflight.cluster_nodes", lambda: [{"CPU": 2.0}, {"CPU": 2.0}])
     with pytest.raises(UserError, match=r"has 2 nodes.*server over PostgreSQL"):
         run_sweep(sweep_config, home=home, console=console, training="tune.noop")
     assert not list(home.sweeps.glob("*"))

@@ -168,6 +168,17 @@ def test_workers_that_cannot_load_fail_every_trial_with_the_reason(sweep_config:
     assert_nothing_is_left()
 
 
+@pytest.mark.slow
+def test_a_search_ends_where_no_worker_can_load_and_blames_no_trial(sweep_config: SweepConfig, home: Home) -> None:
+    from tune.study import NoPlaceLeft, Part, search
+
+    plan, ledger = plan_of(with_points(sweep_config, [1e-3, 1e-2]), home, "broken_training"), Ledger()
+    with pytest.raises(NoPlaceLeft, match=r"can start anywhere.*this node has no weights"):
+        search([Part(plan=plan, ledger=ledger)], folder=plan.folder, slots=2)
+    assert {trial.end.reason for trial in ledger.trials.values() if trial.end} == {"user"}  # they go on later
+    assert_nothing_is_left()
+
+
 def test_interrupting_ends_the_search_with_partial_results(sweep_config: SweepConfig, home: Home) -> None:
     settings = sweep_config.model_dump()
     settings["run"]["train"]["epochs"] = 400

@@ -47,7 +47,7 @@ class ResourceConfig(Strict):
     """Longest wait for one epoch, including start-up, before a slot is taken for broken."""
     max_failures: int = Field(default=2, ge=0)
     """How often a trial is started again after its process died; a trial that raises is not repeated. Nodes that are
-    lost do not count, except where this is 0."""
+    lost do not count, nor slots that cannot start, except where this is 0."""
 
     @field_validator("slots")
     @classmethod
@@ -55,6 +55,13 @@ class ResourceConfig(Strict):
         if isinstance(slots, int) and slots < 1:
             raise ValueError(f"must be >= 1 or auto, got {slots}")
         return slots
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _as_ray_divides_them(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"must be a fraction of one GPU or a whole number of them, got {gpus}")
+        return gpus
 
     @field_validator("fetch")
     @classmethod
