@@ -107,14 +107,14 @@ def warm_started(config: SweepConfig, domain: str, folders: Sequence[Path]) -> t
         return settled, []
     notes: list[str] = []
     points = list(config.search.points)
-    paper = _paper(points, config, notes)
+    paper, changed = _paper(points, config, notes)
     room = places(config.search.trials, len(points), paper=paper is not None)
     if room:
         found = _found(_sources(config, domain, folders, notes), config, notes)
         points += _taken(found, points, room, config, notes)
     if paper is not None and not _stands_for(paper, points):
         points.append(paper)
-        notes.append("Warm start also tries the paper's defaults")
+        notes.append("Warm start also tries the paper's defaults" + changed)
     search = settled.search.model_copy(update={"points": points})
     return settled.model_copy(update={"search": search}), notes
 
@@ -133,8 +133,7 @@ def _taken(
             notes.append(f"Warm start leaves out {one.label}: {why}")
             continue
         taken.append(one.point)
-        changed = f", changed to fit: {', '.join(one.changes)}" if one.changes else ""
-        notes.append(f"Warm start from {one.label}{changed}")
+        notes.append(f"Warm start from {one.label}{_changed(one.changes)}")
     return taken
 
 
@@ -232,19 +231,36 @@ def _refusal(point: Point, config: SweepConfig) -> str | None:
     return broken(Footprint(config.run, config.constraints), point, config.space)
 
 
-def _paper(own: Sequence[Point], config: SweepConfig, notes: list[str]) -> dict[str, Any] | None:
-    """The paper's defaults as far as this space holds them; None if they are not to be tried, with a word if one would
+def _paper(own: Sequence[Point], config: SweepConfig, notes: list[str]) -> tuple[dict[str, Any] | None, str]:
+    """The paper's defaults and what was changed to fit; None if they are not to be tried, with a word if one would
     expect them."""
-    paper, _ = _fitted(PAPER, config)
-    if not (paper.keys() - {MODEL_BOUND}) or _stands_for(paper, own):
-        return None
+    paper, changes = _fitted(PAPER, config)
+    searched = paper.keys() - {MODEL_BOUND}
+    if not searched or _is_fixed_otherwise(config) or _stands_for(paper, own):
+        return None, ""
     if why := _refusal(paper, config):
         notes.append(f"Warm start leaves out the paper's defaults: {why}")
-        return None
+        return None, ""
     if len(own) >= config.search.trials:
         notes.append(f"Warm start has no place: search.points fill all {config.search.trials} trials")
-        return None
-    return paper
+        return None, ""
+    return paper, _changed(changes)
+
+
+def _changed(changes: Sequence[str]) -> str:
+    return f", changed to fit: {', '.join(changes)}" if changes else ""
+
+
+def _is_fixed_otherwise(config: SweepConfig) -> bool:
+    """Whether a setting that is not searched is another than the paper's, so that no trial can be the paper's."""
+    fixed = {path: value for path, value in PAPER.items() if path not in config.space and path != MODEL_BOUND}
+    return any(_setting(config.run, path) != value for path, value in fixed.items())
+
+
+def _setting(run: Any, path: str) -> Any:
+    for part in path.split("."):
+        run = getattr(run, part, None)
+    return run
 
 
 def _stands_for(paper: Point, points: Sequence[Point]) -> bool:

@@ -78,8 +78,14 @@ def test_the_papers_place_is_kept_and_a_sweep_without_any_says_so(tmp_path: Path
 
 
 def test_a_space_without_what_the_paper_chose_gets_no_point_of_it() -> None:
-    config = parse(space={"optim.lr": {"log_uniform": [1e-4, 1e-3]}})
-    assert warm_started(config, "disc", [])[0].search.points == []
+    rates: dict[str, Any] = {"optim.lr": {"log_uniform": [1e-4, 1e-3]}}
+    assert warm_started(parse(space=rates), "disc", [])[0].search.points == []
+    ranks = {**rates, "peft.rank": {"int_uniform": [8, 16]}}
+    plain = parse(space=ranks, run={"info": {"compression": 0.0}})
+    assert warm_started(plain, "disc", [])[0].search.points == []
+    config, notes = warm_started(parse(space=ranks), "disc", [])
+    assert config.search.points == [{"peft.rank": 8, "optim.lr": 2e-4}]
+    assert notes == ["Warm start also tries the paper's defaults, changed to fit: peft.rank 4 -> 8"]
 
 
 def test_an_own_point_that_is_the_papers_is_not_repeated(tmp_path: Path) -> None:
