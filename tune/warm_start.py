@@ -93,6 +93,16 @@ def places(trials: int, own: int, *, paper: bool) -> int:
     return max(0, min(trials - own - paper, max(1, trials // SHARE)))
 
 
+def first_tried(trials: int, own: Sequence[Point], found: Sequence[Point], paper: Point | None) -> list[dict[str, Any]]:
+    """All points in their order: one's own; what was found, one sampled (an empty point) before each of them as long as
+    there are trials for it, because what was best elsewhere may be far from what is best here; the paper's.
+
+    `found` are at most `places` points. `benchmarks/search_quality.py` replays searches with these points."""
+    gaps = max(0, trials - len(own) - len(found) - (paper is not None))
+    spread = [point for number, one in enumerate(found) for point in ([{}] if number < gaps else []) + [dict(one)]]
+    return [*map(dict, own), *spread, *([] if paper is None else [dict(paper)])]
+
+
 def warm_started(config: SweepConfig, domain: str, folders: Sequence[Path]) -> tuple[SweepConfig, list[str]]:
     """The sweep with more points to try first, and what is to be said about it: after its own come those that earlier
     sweeps found, then the paper's defaults, for which a place is kept also where there is no earlier sweep.
@@ -106,15 +116,18 @@ def warm_started(config: SweepConfig, domain: str, folders: Sequence[Path]) -> t
     if config.warm_start == "off":
         return settled, []
     notes: list[str] = []
-    points = list(config.search.points)
-    paper, changed = _paper(points, config, notes)
-    room = places(config.search.trials, len(points), paper=paper is not None)
+    own = config.search.points
+    taken: list[dict[str, Any]] = []
+    paper, changed = _paper(own, config, notes)
+    room = places(config.search.trials, len(own), paper=paper is not None)
     if room:
-        found = _found(_sources(config, domain, folders, notes), config, notes)
-        points += _taken(found, points, room, config, notes)
-    if paper is not None and not _stands_for(paper, points):
-        points.append(paper)
+        sources = _sources(config, domain, folders, notes)
+        taken = _taken(_found(sources, config, notes), own, room, config, notes)
+    if paper is not None and _stands_for(paper, taken):
+        paper = None
+    if paper is not None:
         notes.append("Warm start also tries the paper's defaults" + changed)
+    points = first_tried(config.search.trials, own, taken, paper)
     search = settled.search.model_copy(update={"points": points})
     return settled.model_copy(update={"search": search}), notes
 

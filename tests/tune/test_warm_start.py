@@ -14,7 +14,7 @@ from tune.event_log import NAME, EventLog
 from tune.events import OBJECTIVE, EpochReported, SweepStarted, TrialEnded, TrialStarted
 from tune.home import Home
 from tune.plan import SETTINGS_FILE, make_plan
-from tune.warm_start import PAPER, WORST, ranked, regrets, warm_started
+from tune.warm_start import PAPER, WORST, first_tried, ranked, regrets, warm_started
 
 GOOD = {"peft.kind": "lora", "peft.rank": 8, "info.compression": 2.0, "info.distillation": 0.1, "optim.lr": 1e-3}
 SECOND = {"peft.kind": "adapter", "peft.width": 16, "info.compression": 0.0, "optim.lr": 1e-4}
@@ -47,7 +47,7 @@ def test_the_best_of_other_domains_come_first_and_the_papers_defaults_after_them
     config, notes = warm_started(parse(), "disc", [tmp_path])
     *found, paper = config.search.points
     assert paper.items() <= PAPER.items()
-    assert found == [GOOD, SECOND]
+    assert found == [{}, GOOD, {}, SECOND]  # empty: sampled
     assert config.warm_start == "off"
     assert any("leaf (leaf, val Dice 0.900)" in note for note in notes)
     assert any("paper's defaults" in note for note in notes)
@@ -92,7 +92,7 @@ def test_an_own_point_that_is_the_papers_is_not_repeated(tmp_path: Path) -> None
     earlier(tmp_path, "leaf", "leaf", [GOOD])
     own = {"peft.kind": "lora", "peft.rank": 4, "info.compression": 1.0, "info.distillation": 0.5, "optim.lr": 5e-4}
     config, notes = warm_started(parse(search={"points": [own]}), "disc", [tmp_path])
-    assert config.search.points == [own, GOOD]
+    assert config.search.points == [own, {}, GOOD]
     assert not any("paper" in note for note in notes)
 
 
@@ -101,7 +101,7 @@ def test_the_newest_sweep_of_each_domain_counts_and_only_some_trials_are_taken(t
     earlier(tmp_path, "new", "leaf", [GOOD], at=2)
     earlier(tmp_path, "road", "road", [{**GOOD, "peft.rank": 3}, {**GOOD, "peft.rank": 5}], at=3)
     config, _ = warm_started(parse("search.trials=8"), "disc", [tmp_path])
-    assert config.search.points[:-1] == [{**GOOD, "peft.rank": 3}, GOOD]
+    assert config.search.points[:-1] == [{}, {**GOOD, "peft.rank": 3}, {}, GOOD]
 
 
 def test_what_did_well_in_all_domains_comes_before_the_best_of_one(tmp_path: Path) -> None:
@@ -110,8 +110,9 @@ def test_what_did_well_in_all_domains_comes_before_the_best_of_one(tmp_path: Pat
     earlier(tmp_path, "leaf", "leaf", [ones[0], GOOD, *worse])
     earlier(tmp_path, "road", "road", [ones[1], GOOD, *worse])
     config, notes = warm_started(parse(), "disc", [tmp_path])
-    assert config.search.points[0] == GOOD
-    assert {point["peft.rank"] for point in config.search.points[1:3]} == {2, 3}
+    found = [point for point in config.search.points if point]
+    assert found[0] == GOOD
+    assert {point["peft.rank"] for point in found[1:3]} == {2, 3}
     assert "leaf (leaf, val Dice 0.800)" in notes[0]
 
 
@@ -124,6 +125,13 @@ def test_domains_have_the_same_say_however_far_apart_their_scores_are() -> None:
     assert regrets({}) == {}
     assert ranked([wide, narrow])[0] == "a"
     assert ranked([{"a": 0.9, "b": 0.8, "c": 0.1}, {"d": 0.7}, {}]) == ["a", "d", "b", "c"]
+
+
+def test_sampled_trials_stand_between_what_was_found_while_there_is_room() -> None:
+    own, found, paper = [{"a": 0}], [{"a": 1}, {"a": 2}], {"a": 3}
+    assert first_tried(9, own, found, paper) == [{"a": 0}, {}, {"a": 1}, {}, {"a": 2}, {"a": 3}]
+    assert first_tried(5, own, found, paper) == [{"a": 0}, {}, {"a": 1}, {"a": 2}, {"a": 3}]
+    assert first_tried(3, own, found, None) == [{"a": 0}, {"a": 1}, {"a": 2}]
 
 
 def test_no_room_means_no_warm_start(tmp_path: Path) -> None:
@@ -149,14 +157,14 @@ def test_values_are_made_to_fit_with_a_word(
 ) -> None:
     earlier(tmp_path, "leaf", "leaf", [values])
     config, notes = warm_started(parse(), "disc", [tmp_path])
-    assert config.search.points[0] == expected
+    assert config.search.points[1] == expected
     assert any(words in note for note in notes)
 
 
 def test_what_breaks_a_constraint_is_left_out_with_a_word(tmp_path: Path) -> None:
     earlier(tmp_path, "leaf", "leaf", [{**GOOD, "peft.rank": 16}, {**GOOD, "peft.rank": 2}])
     config, notes = warm_started(parse(constraints={"adapter_mb": 0.05}), "disc", [tmp_path])
-    assert [point["peft.rank"] for point in config.search.points] == [2, 4]
+    assert [point["peft.rank"] for point in config.search.points if point] == [2, 4]
     assert any("leaves out leaf" in note and "adapter_mb" in note for note in notes)
 
 
