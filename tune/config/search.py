@@ -60,7 +60,8 @@ class SearchConfig(Strict):
     """Second objective of nsga2, to be small while validation Dice is large: adapter_mb, what is trained in the image
     encoder; epoch_seconds, mean time of an epoch. The champion is still chosen by validation Dice alone."""
     points: Annotated[list[dict[str, Any]], BeforeValidator(with_numbers)] = Field(default_factory=list)
-    """Configurations to try first, each a mapping of searched paths to values; paths left out are sampled."""
+    """Configurations to try first, each a mapping of searched paths to values; paths left out are sampled, all of
+    them for an empty one."""
     storage: Literal["journal", "memory", "rdb"] = "journal"
     """Where Optuna keeps the study: a journal file in the sweep's folder, memory only, or the database at `url`. A
     sweep can be resumed with each of them."""
