@@ -98,9 +98,13 @@ def first_tried(trials: int, own: Sequence[Point], found: Sequence[Point], paper
     there are trials for it, because what was best elsewhere may be far from what is best here; the paper's.
 
     `found` are at most `places` points. `benchmarks/search_quality.py` replays searches with these points."""
-    gaps = max(0, trials - len(own) - len(found) - (paper is not None))
-    spread = [point for number, one in enumerate(found) for point in ([{}] if number < gaps else []) + [dict(one)]]
-    return [*map(dict, own), *spread, *([] if paper is None else [dict(paper)])]
+    gaps = trials - len(own) - len(found) - (paper is not None)
+    points = [dict(one) for one in own]
+    for number, one in enumerate(found):
+        if number < gaps:
+            points.append({})
+        points.append(dict(one))
+    return points if paper is None else [*points, dict(paper)]
 
 
 def warm_started(config: SweepConfig, domain: str, folders: Sequence[Path]) -> tuple[SweepConfig, list[str]]:
