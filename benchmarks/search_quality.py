@@ -93,7 +93,7 @@ def main() -> None:
     bench = Bench(tables, slots=arguments.slots, seeds=arguments.choice_seeds, gp_seeds=arguments.gp_seeds)
     chosen, choice = bench.choose()
     bench.seeds = arguments.seeds
-    found = bench.searches(len(chosen["search"]["points"]))
+    found = bench.searches(chosen)
     most = max(arguments.slots)
     goal = f"{OURS} {STARTS[chosen['warm_start']]}"
     figures: dict[str, Any] = {
@@ -134,9 +134,12 @@ class Bench:
     def __init__(self, tables: Mapping[str, DomainTable], *, slots: Sequence[int], seeds: int, gp_seeds: int) -> None:
         self._tables, self._slots, self.seeds, self._gp_seeds = tables, slots, seeds, gp_seeds
 
-    def searches(self, size: int) -> dict[int, dict[str, list[Outcome]]]:
-        """For each number of slots: the shipped search from every start and cold random search; with the most slots the
-        other searches too, cold and as a later sweep. `size`: how many points ship."""
+    def searches(self, chosen: Mapping[str, Any]) -> dict[int, dict[str, list[Outcome]]]:
+        """For each number of slots: the shipped search, with the rungs and as many points as were `chosen`, from every
+        start, and cold random search; with the most slots the other searches too, cold and as a later sweep."""
+        size = len(chosen["search"]["points"])
+        rungs = SchedulerConfig.model_validate({**chosen["scheduler"], "kind": "asha"})
+        settings = {name: settings_of(name) for name in SEARCHES} | {OURS: (settings_of(OURS)[0], rungs)}
         starts: dict[str, Start] = {
             "cold": cold,
             "shipped points": shipped(self._tables, size),
@@ -152,7 +155,7 @@ class Bench:
             for name in SEARCHES if slots == max(self._slots) else ("random", OURS):
                 few = ("cold", "later sweep") if slots == max(self._slots) else ("cold",)
                 for start in starts if name == OURS else few:
-                    found[slots][f"{name} {start}"] = self._replayed(settings_of(name), starts[start], slots, 1.0)
+                    found[slots][f"{name} {start}"] = self._replayed(settings[name], starts[start], slots, 1.0)
         return found
 
     def choose(self) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -38,7 +38,7 @@ def earlier(folder: Path, name: str, domain: str, trials: list[dict[str, Any]], 
 
 
 def parse(*overrides: str, **settings: Any) -> SweepConfig:
-    return parse_sweep_config({"data": "somewhere", **settings}, list(overrides), source="test")
+    return parse_sweep_config({"data": "somewhere", "warm_start": "auto", **settings}, list(overrides), source="test")
 
 
 def test_the_best_of_other_domains_come_first_and_the_papers_defaults_after_them(tmp_path: Path) -> None:
@@ -54,7 +54,9 @@ def test_the_best_of_other_domains_come_first_and_the_papers_defaults_after_them
 
 
 def test_ones_own_points_stay_first_and_a_first_sweep_tries_the_papers_too() -> None:
-    config = load_sweep_config(Path("tune/sweeps/default.yaml"))
+    shipped = Path("tune/sweeps/default.yaml")
+    config = load_sweep_config(shipped, ["warm_start=auto"])
+    assert warm_started(load_sweep_config(shipped), "disc", [])[1] == []  # off
     settled, notes = warm_started(config, "disc", [])
     *own, paper = settled.search.points
     assert own == config.search.points

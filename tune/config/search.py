@@ -99,9 +99,9 @@ class SchedulerConfig(Strict):
     """asha: at each rung only the best share goes on (Li et al. 2020); median: a trial whose best score so far lies
     below the median of the others' running averages at the same epoch is stopped (Golovin et al. 2017); none: every
     trial runs all its epochs."""
-    grace_epochs: int = Field(default=4, ge=1)
+    grace_epochs: int = Field(default=6, ge=1)
     """First rung: no trial is stopped before this many epochs; none at all where trials are not longer."""
-    reduction: float = Field(default=2.0, gt=1, le=16)
+    reduction: float = Field(default=4.0, gt=1, le=16)
     """asha: one in this many trials survives a rung; the next rung is this many times later."""
     min_trials: int = Field(default=3, ge=1)
     """median: trials that must have reached an epoch before another is measured by them."""
