@@ -1,7 +1,8 @@
-"""What one arm gains over another on the same test images: scores averaged over the seeds that both have, then the
-bootstrap interval of the difference per image, for each domain and over the images of all domains together.
+"""What one arm gains over another on the same test images under the same seeds, for each domain and over the images of
+all domains together.
 
-An interval is about images, not about seeds; the spread of the mean difference over seeds stands beside it."""
+Intervals say how far a gain would move with other images of the same kind and other training seeds: both are drawn
+again, within each domain. The spread of the mean difference over seeds stands beside them."""
 
 from __future__ import annotations
 
@@ -15,12 +16,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from arm_runs import Scored, Trained
-from compared_arms import Pair
+from compared_arms import Job, Pair
 from numpy.typing import NDArray
 
-from infosam.bootstrap import Interval, mean_interval
+from infosam.bootstrap import CONFIDENCE, RESAMPLES, Interval
 
 RANKED_BY = "dice"
+METRICS = ("dice", "iou")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +58,25 @@ class ArmScores:
         for run in tested:
             self._runs.setdefault((run.job.domain, run.job.arm), {})[run.job.seed] = run
 
+    @classmethod
+    def read(cls, file: Path) -> ArmScores:
+        """What `write` wrote."""
+        runs: dict[Job, dict[str, Any]] = {}
+        for row in pq.read_table(file).to_pylist():
+            job = Job(row["domain"], row["arm"], row["lr"], row["seed"])
+            run = runs.setdefault(job, {**{name: row[name] for name in ("epoch", "commit", "machine")}, "scores": {}})
+            run["scores"].setdefault(row["prompt"], []).append({name: row[name] for name in METRICS})
+        return cls(Scored(job=job, **run) for job, run in runs.items())
+
     @property
     def domains(self) -> list[str]:
         """In the order in which they came."""
         return list(dict.fromkeys(domain for domain, _ in self._runs))
+
+    @property
+    def commits(self) -> list[str]:
+        """That the runs were made with."""
+        return sorted({run.commit for runs in self._runs.values() for run in runs.values()})
 
     def runs(self, domain: str, arm: str) -> list[Scored]:
         """By seed."""
@@ -70,7 +87,7 @@ class ArmScores:
         differences = self._differences(pair, prompt, domain, metric)
         if differences is None:
             return None
-        return Gain(interval=mean_interval(differences.mean(axis=0)), by_seed=differences.mean(axis=1).tolist())
+        return Gain(interval=gain_interval([differences]), by_seed=differences.mean(axis=1).tolist())
 
     def pooled(self, pair: Pair, prompt: str, metric: str = RANKED_BY) -> Gain | None:
         """Of all images of the domains that have both arms; each image counts the same."""
@@ -78,11 +95,9 @@ class ArmScores:
         known = [one for one in found if one is not None]
         if not known:
             return None
-        interval = mean_interval(np.concatenate([one.mean(axis=0) for one in known]))
         common = min(len(one) for one in known)
-        return Gain(
-            interval=interval, by_seed=np.concatenate([one[:common] for one in known], axis=1).mean(axis=1).tolist()
-        )
+        by_seed = np.concatenate([one[:common] for one in known], axis=1).mean(axis=1).tolist()
+        return Gain(interval=gain_interval(known), by_seed=by_seed)
 
     def _differences(self, pair: Pair, prompt: str, domain: str, metric: str) -> NDArray[np.float64] | None:
         """Ours - theirs (seeds, images)."""
@@ -99,7 +114,7 @@ class ArmScores:
         runs = self.runs(domain, arm)
         figures: dict[str, Any] = {"lr": runs[0].job.rate, "seeds": len(runs)}
         for prompt in runs[0].scores:
-            for metric in ("dice", "iou"):
+            for metric in METRICS:
                 over_seeds = [float(_values(run, prompt, metric).mean()) for run in runs]
                 figures[f"test/{prompt}/{metric}"] = round(statistics.fmean(over_seeds), 4)
                 figures[f"test/{prompt}/{metric}_sd"] = (
@@ -117,6 +132,34 @@ class ArmScores:
             for number, image in enumerate(images)
         ]
         return _write(rows, out, settings)
+
+
+def gain_interval(domains: Sequence[NDArray[np.float64]], *, resamples: int = RESAMPLES) -> Interval:
+    """Bootstrap interval of the mean over all images, each averaged over its seeds.
+
+    Args:
+        domains: differences (seeds, images) of each domain, whose images and seeds are drawn with replacement,
+            independently of each other and of other domains.
+
+    Of n seeds n - 1 are drawn: of the few that there are, n draws would show (n - 1) / n of their variance only. One
+    seed says nothing about others: then the interval is about images. NaN for a single image."""
+    images = sum(one.shape[1] for one in domains)
+    mean = float(sum(one.mean(axis=0).sum() for one in domains) / images)
+    if images < 2:
+        return Interval(mean, float("nan"), float("nan"), images)
+    rng = np.random.default_rng(0)
+    total = np.zeros(resamples)
+    for differences in domains:
+        seeds, count = differences.shape
+        weights = _drawn(rng, resamples, seeds, max(1, seeds - 1)) if seeds > 1 else np.ones((resamples, 1))
+        total += ((weights @ differences) * _drawn(rng, resamples, count, count)).sum(axis=1) * count
+    low, high = np.quantile(total / images, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(mean, float(low), float(high), images)
+
+
+def _drawn(rng: np.random.Generator, times: int, of: int, draws: int) -> NDArray[np.float64]:
+    """Weights (times, of) of what was drawn with replacement, which sum to 1."""
+    return rng.multinomial(draws, np.full(of, 1 / of), size=times) / draws
 
 
 def write_epochs(runs: Iterable[Trained], out: Path, settings: Mapping[str, str]) -> Path:

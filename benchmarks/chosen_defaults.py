@@ -1,8 +1,10 @@
-"""The product's defaults as the replay supports them: which search, which rungs, which configurations to try first.
+"""The product's defaults as the replay supports them: which search, which rungs, which configurations to try first, and
+whether earlier sweeps say which come next.
 
 A search costs the mean number of epochs until it reaches the goal; a replay that never does counts with all epochs of
 its table. Of searches within `TOLERANCE` of the cheapest, that one is chosen whose replays reach the goal most often,
-and of equal ones the first: those with early stopping stand first, because a sweep goes on after it has its best.
+and of equal ones the first: those with early stopping stand first, because a sweep goes on after it has its best, and
+`warm_start: auto` stands before `off`, because a user's earlier sweeps may be nearer to the next one than these tables.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from tune.space import Choice, Space
 NAME = "chosen_defaults.yaml"
 TOLERANCE = 0.05
 GRACE_EPOCHS, REDUCTIONS = (1, 2, 4, 6), (2.0, 3.0, 4.0)
-PORTFOLIOS = (1, 2, 3)
-"""Sizes of sets of configurations to try first."""
+SHIPPED = (1, 2, 3, 4)
+"""How many configurations may ship as the first to try."""
 DIGITS = 3
 BEST = 4
 """So many configurations of a domain are looked at by `where_the_best_lie`."""
@@ -31,7 +33,7 @@ BEST = 4
 
 def cost(outcomes: Sequence[Outcome], tables: Mapping[str, DomainTable], share: float) -> float:
     """Mean epochs until `share` of the best known score."""
-    return statistics.fmean(min(one.epochs_to(share), _all_epochs(tables[one.domain])) for one in outcomes)
+    return statistics.fmean(min(one.epochs_to(share), all_epochs(tables[one.domain])) for one in outcomes)
 
 
 def cheapest(found: Mapping[str, Sequence[Outcome]], tables: Mapping[str, DomainTable], share: float) -> str:
@@ -44,24 +46,6 @@ def cheapest(found: Mapping[str, Sequence[Outcome]], tables: Mapping[str, Domain
 def share_reached(outcomes: Sequence[Outcome], share: float) -> float:
     """How many of the replays reach `share` of the best known score at all."""
     return sum(one.epochs_to(share) < float("inf") for one in outcomes) / len(outcomes)
-
-
-def portfolio(tables: Mapping[str, DomainTable], size: int) -> list[Mapping[str, Any]]:
-    """Configurations that together do well everywhere: one after the other, that which lowers the mean over domains of
-    the regret of the best so far the most (greedy, as in auto-sklearn 2.0, Feurer et al. 2022, section 3.1)."""
-    numbers = sorted(set.intersection(*({*table.runs} for table in tables.values())))
-    regrets = {
-        number: [1 - max(table.runs[number].curve()) / table.best for table in tables.values()] for number in numbers
-    }
-    chosen: list[int] = []
-    left = [float("inf")] * len(tables)
-    for _ in range(min(size, len(numbers))):
-        rest = [number for number in numbers if number not in chosen]
-        best = min(rest, key=lambda number: (sum(map(min, left, regrets[number])), number))
-        left = [min(pair) for pair in zip(left, regrets[best], strict=True)]
-        chosen.append(best)
-    table = next(iter(tables.values()))
-    return [table.runs[number].values for number in chosen]
 
 
 def where_the_best_lie(tables: Mapping[str, DomainTable], space: Space) -> dict[str, Any]:
@@ -89,11 +73,16 @@ def where_the_best_lie(tables: Mapping[str, DomainTable], space: Space) -> dict[
 
 
 def write_defaults(
-    out: Path, *, table: str | None, search: Mapping[str, Any], scheduler: Mapping[str, Any]
+    out: Path, *, table: str | None, search: Mapping[str, Any], scheduler: Mapping[str, Any], warm_start: str
 ) -> dict[str, Any]:
     """Writes the file and gives its content. `table` is the digest of the table that it was chosen on."""
     points = [{path: rounded(value) for path, value in point.items()} for point in search["points"]]
-    content = {"table": table, "search": {**search, "points": points}, "scheduler": dict(scheduler)}
+    content = {
+        "table": table,
+        "search": {**search, "points": points},
+        "scheduler": dict(scheduler),
+        "warm_start": warm_start,
+    }
     said = (
         "# Written by benchmarks/search_quality.py from the table of runs with this digest (null: there is none yet).\n"
         "# tune/sweeps/default.yaml ships these settings; a test compares the two.\n"
@@ -119,5 +108,6 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def _all_epochs(table: DomainTable) -> int:
+def all_epochs(table: DomainTable) -> int:
+    """Of all its runs."""
     return sum(len(run.epochs) for run in table.runs.values())

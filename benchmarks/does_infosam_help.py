@@ -2,12 +2,15 @@
 
     python benchmarks/does_infosam_help.py [--data FOLDER] [--work FOLDER] [--out FOLDER] [--hours H]
                                            [--domains D ...] [--arms A ...] [--known WORK] [--quick] [a.b=c ...]
+    python benchmarks/does_infosam_help.py --recompute [--out FOLDER]
 
 Domains lie in --data (default: INFOSAM_TEST_DATA) as folders of images, masks and lists. In each, every arm is trained
 with the same learning rates under seed 0. Validation (Dice with a box) chooses one, and with it the arm trains under
 three seeds. Each of these runs is scored on test once, at its best epoch on validation, with the exact box and with no
 prompt (strict protocol). Pairs with and without information terms whose interval of the gain with a box holds 0 get up
-to --most-seeds. A gain is the difference per image of scores averaged over seeds, with its bootstrap interval.
+to --most-seeds. A gain is the difference per image of scores averaged over seeds, with its bootstrap interval over
+images and seeds. --recompute makes gains, intervals and pictures anew from the published scores of single images, also
+those under other settings, without training.
 
 Each finished run is a file in --work and is not trained again: stop it when you like (or after --hours) and start it
 again. Two of them may work on different --domains at once, and one over all of them sums up. --out gets figures
@@ -38,7 +41,7 @@ from arm_study import Study
 from compared_arms import ARMS, PAIRS, POOLED, QUESTION, RATES, Job, Pair, config_of
 from gain_figure import draw_gains
 from information_curves import draw_information, information_curves
-from results_file import publish
+from results_file import newest, publish
 from rich.console import Console
 from rich.table import Table
 from shared_sets import DOMAINS, default_folder, imported, made_up
@@ -47,7 +50,7 @@ from infosam.config import ModelConfig
 from infosam.errors import UserError
 from infosam.evaluation import PROMPTS, PROTOCOL
 
-NAME = "does-infosam-help"
+NAME, EPOCHS_OF = "does-infosam-help", "-epochs"
 IMAGE_PX, EPOCHS, SEEDS, MOST_SEEDS = 128, 10, 3, 5
 PRECISION = "bf16"
 """Not `auto`: runs may be made on several machines, and what their processors have must not come between the arms."""
@@ -56,6 +59,9 @@ QUICK_PX, QUICK_EPOCHS, QUICK_SEEDS = 64, 1, 2
 
 def main() -> None:
     arguments = _arguments()
+    if arguments.recompute:
+        print(json.dumps({name: figures["gains"] for name, figures in recompute(arguments.out).items()}))
+        return
     with tempfile.TemporaryDirectory() as scratch:
         try:
             study = _study(arguments, (arguments.work or Path(scratch)).absolute())
@@ -102,12 +108,32 @@ def write(study: Study, out: Path, name: str) -> None:
     """Figures, scores of single images, metrics of epochs and the picture."""
     settings, scores = {"settings": json.dumps(study.settings), "protocol": PROTOCOL}, study.scores()
     scores.write(out / f"{name}.parquet", settings)
-    write_epochs(study.trained(), out / f"{name}-epochs.parquet", settings)
+    write_epochs(study.trained(), out / f"{name}{EPOCHS_OF}.parquet", settings)
     draw_gains(scores, study.pairs(QUESTION), out / f"{name}.svg")
     figures = figures_of(study)
     for arm in dict.fromkeys(arm for arms in figures["information"].values() for arm in arms):
         draw_information(figures["information"], arm, out / f"{name}-{arm.replace('+', '-')}-bits.svg")
     publish(out, name, figures)
+
+
+def recompute(out: Path) -> dict[str, dict[str, Any]]:
+    """Publishes all comparisons of a folder again with gains made anew from their scores; their figures by name.
+
+    `runs` of a new file says where the runs come from."""
+    made = {}
+    for file in sorted(out.glob(f"{NAME}*.parquet")):
+        name = file.stem
+        found = newest(out, name)
+        if found is None or name.endswith(EPOCHS_OF):
+            continue
+        scores = ArmScores.read(file)
+        pairs = [pair for pair in PAIRS if str(pair) in found["figures"]["gains"]]
+        figures = {**found["figures"], "gains": {str(pair): _gains(scores, pair) for pair in pairs}}
+        runs = found.get("runs") or {key: found[key] for key in ("command", "at", "device")}
+        draw_gains(scores, [pair for pair in pairs if pair in QUESTION], out / f"{name}.svg")
+        publish(out, name, figures, runs={**runs, "commits": scores.commits})
+        made[name] = figures
+    return made
 
 
 def show(study: Study) -> None:
@@ -124,7 +150,7 @@ def show(study: Study) -> None:
             found = figures["gains"][str(pair)][prompt]
             table.add_row(str(pair), *(_gain_cell(found.get(name)) for name in (*names, POOLED)))
         console.print(table)
-    note = f"{PROTOCOL}; in brackets: 95 % bootstrap interval over images; x: seeds averaged"
+    note = f"{PROTOCOL}; in brackets: 95 % bootstrap interval over images and seeds; x: seeds"
     console.print(note, highlight=False, soft_wrap=True)
 
 
@@ -202,11 +228,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--known", type=Path, help="--work of an earlier comparison under other settings")
     parser.add_argument("--hours", type=float, default=1000.0, help="start no run after so long")
     parser.add_argument("--most-seeds", type=int, default=MOST_SEEDS)
+    parser.add_argument("--recompute", action="store_true", help="gains from published scores; trains nothing")
     parser.add_argument("--quick", action="store_true", help="all arms on a made-up domain")
     arguments = parser.parse_intermixed_args(sys.argv[1:])
     if arguments.work is None and not arguments.quick:
         arguments.work = Path("infosam-runs") / name_of(arguments.overrides)
-    if arguments.out is None and not arguments.quick and {*arguments.domains} >= {*DOMAINS}:
+    if arguments.out is None and not arguments.quick and (arguments.recompute or {*arguments.domains} >= {*DOMAINS}):
         arguments.out = Path(__file__).parent / "results"
     return arguments
 

@@ -30,7 +30,7 @@ def draw_gains(scores: ArmScores, pairs: Sequence[Pair], out: Path) -> Path:
                     axes.plot(100 * mean, row + shift, "o", color=colour, markersize=5)
             axes.axvline(0, color="black", linewidth=0.8)
             axes.set_title(title)
-            axes.set_xlabel("gain in test Dice, points, 95 % interval over images")
+            axes.set_xlabel("gain in test Dice, points, 95 % interval over images and seeds")
             axes.set_yticks(range(len(rows)), [row.replace("_", " ") for row in rows])
             axes.grid(alpha=0.25, axis="x")
         panels[0].set_ylim(len(rows) - 0.4, -0.6)

@@ -8,7 +8,6 @@ no result yet it says so. A test checks that the texts are what this writes.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from compared_arms import PAIRS, POOLED, QUESTION, Pair
 from information_curves import CURVES
+from results_file import newest
 
 from infosam.evaluation import PROMPTS
 
@@ -24,6 +24,15 @@ RESULTS = ROOT / "benchmarks" / "results"
 FILES = (ROOT / "README.md", ROOT / "docs" / "evidence.md")
 SEARCHES, HELP = "search-quality", "does-infosam-help"
 LACKING = "Not measured yet."
+CURVES_OF = {
+    "cold": "cold searches",
+    "warm": "searches warm-started from earlier sweeps",
+    "starts": "the shipped search from its starts",
+}
+SHOWN_APART = (
+    "random cold",
+    *(f"tpe+asha {start}" for start in ("cold", "shipped points", "later sweep", "told the best")),
+)
 _BLOCK = re.compile(r"(<!-- quoted: ([a-z-]+) -->\n).*?(<!-- end of quote -->)", re.DOTALL)
 
 
@@ -37,52 +46,42 @@ def quoted(text: str, results: Path) -> str:
     return _BLOCK.sub(lambda found: f"{found[1]}{QUOTES[found[2]](results)}\n{found[3]}", text)
 
 
-def newest(results: Path, name: str) -> dict[str, Any] | None:
-    """The newest result of that name, None without one."""
-    files = sorted(results.glob(f"[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]-{name}.json"))
-    found: dict[str, Any] | None = json.loads(files[-1].read_text(encoding="utf-8")) if files else None
-    return found
-
-
 def searches(results: Path) -> str:
     """Epochs that each search needs, and the curves."""
     found = newest(results, SEARCHES)
     if found is None:
         return LACKING
     figures = found["figures"]
-    lines = _head(
-        ["search", "median epochs to 99 %", "replays that reach it", "mean regret after 24, 48, 96, 192 epochs"]
-    )
-    for name, row in figures["searches"].items():
-        epochs = row["median_epochs_to_99"]
-        regret = ", ".join(f"{one:.4f}" for one in row["mean_regret_after"].values())
-        lines.append(
-            f"| {name} | {'never' if epochs is None else f'{epochs:g}'} | {row['share_reached']:.0%} | {regret} |"
-        )
-    lines += [
-        "",
-        f"{_extent(figures)}. {_ratio(figures)}",
-        "",
-        *_domains_apart(figures),
-        "",
-        *(
-            f"![Regret curves, {start} searches](../benchmarks/results/{SEARCHES}-{start}.svg)"
-            for start in ("cold", "warm")
-        ),
-    ]
+    lines = [f"{_extent(figures)}. {_ratio(figures)}"]
+    for slots, rows in figures["searches"].items():
+        lines += ["", f"Trials at a time: {slots}.", "", *_searches_with(rows)]
+    most = max(figures["by_domain"], key=int)
+    lines += ["", f"Each domain alone, median epochs, {most} trials at a time:", "", *_domains_apart(figures, most), ""]
+    lines += [_picture(f"Regret curves, {what}", f"{SEARCHES}-{name}", "../") for name, what in CURVES_OF.items()]
     return "\n".join([*lines, "", _origin(found)])
 
 
-def _domains_apart(figures: Mapping[str, Any]) -> list[str]:
-    """Medians of each domain alone: of random search and of the one that is shipped."""
-    shown = ("random cold", "tpe+asha cold", "tpe+asha warm")
-    lines = _head(["domain", "configurations that reach 99 %", *(f"{name}, median epochs" for name in shown), "ratio"])
-    for domain, row in figures["by_domain"].items():
-        total = figures["configurations"][domain]
-        epochs = (row["median_epochs_to_99"][name] for name in shown)
-        cells = [*("never" if one is None else f"{one:g}" for one in epochs), row["ratio_epochs_shipped_to_random"]]
-        reach = f"{row['configurations_that_reach']} of {total}"
-        lines.append(_row([domain.replace("_", " "), reach, *(str(cell) for cell in cells)]))
+def _searches_with(rows: Mapping[str, Any]) -> list[str]:
+    """One row for each search and start."""
+    ratios = ("medians", "means", "domains")
+    counted = ("median epochs", "mean", "replays that reach 99 %", "ratio of medians", "of means", "of domains")
+    lines = _head(["search", *counted, "mean regret after 24, 48, 96, 192 epochs"])
+    for name, row in rows.items():
+        regret = ", ".join(f"{one:.4f}" for one in row["mean_regret_after"].values())
+        cells = [f"{row['median_epochs_to_99']:g}", f"{row['mean_epochs_to_99']:.1f}", _share(row["share_reached"])]
+        lines.append(_row([name, *cells, *(f"{row['ratio_to_random'][one]:.2f}" for one in ratios), regret]))
+    return lines
+
+
+def _domains_apart(figures: Mapping[str, Any], slots: str) -> list[str]:
+    """Medians of each domain alone: of random search and of the one that ships, from its starts."""
+    rows = figures["by_domain"][slots]
+    shown = [name for name in SHOWN_APART if name in next(iter(rows.values()))["median_epochs_to_99"]]
+    lines = _head(["domain", "configurations that reach 99 %", *shown])
+    for domain, row in rows.items():
+        reach = f"{row['configurations_that_reach']} of {figures['configurations'][domain]}"
+        epochs = (f"{row['median_epochs_to_99'][name]:g} ({row['ratio_to_random'][name]:.2f})" for name in shown)
+        lines.append(_row([domain.replace("_", " "), reach, *epochs]))
     return lines
 
 
@@ -95,13 +94,17 @@ def defaults(results: Path) -> str:
     for what, choice in found["figures"]["choice"].items():
         lines += _head([what, "mean epochs to 99 %", "replays that reach it"])
         for name, row in choice["candidates"].items():
-            shown = f"**{name}**" if name == choice["chosen"] else name
-            lines.append(_row([shown, f"{row['mean_epochs']:g}", f"{row['share_reached']:.0%}"]))
+            lines.append(_candidate(f"**{name}**" if name == choice["chosen"] else name, row))
+        lines += [_candidate(f"not a candidate: {name}", row) for name, row in choice.get("beside", {}).items()]
         lines.append("")
     best = found["figures"]["best_configurations"]
     lines += _head(["setting", "in the best four configurations of each domain"])
     lines += [_row([f"`{path}`", _where(row)]) for path, row in best.items()]
     return "\n".join(lines)
+
+
+def _candidate(name: str, row: Mapping[str, Any]) -> str:
+    return _row([name, f"{row['mean_epochs']:g}", _share(row["share_reached"])])
 
 
 def gains(results: Path) -> str:
@@ -113,13 +116,17 @@ def gains(results: Path) -> str:
     names = list(figures["domains"])
     lines = []
     for prompt in PROMPTS:
-        lines += [f"Gain in points of test Dice, prompt `{prompt}`, with 95 % interval over images:", ""]
+        lines += [
+            f"Gain in points of test Dice, prompt `{prompt}`, with 95 % interval over images and seeds, and standard "
+            "deviation over seeds:",
+            "",
+        ]
         lines += _head(["pair", *names, POOLED])
         for pair in PAIRS:
             row = figures["gains"].get(str(pair), {}).get(prompt)
             if row is not None:
                 lines.append(
-                    "| " + " | ".join([str(pair), *(_gain(row.get(name)) for name in (*names, POOLED))]) + " |"
+                    "| " + " | ".join([str(pair), *(_with_spread(row.get(name)) for name in (*names, POOLED))]) + " |"
                 )
         lines += ["", f"Mean test Dice, prompt `{prompt}`, ± standard deviation over seeds:", ""]
         lines += _head(["arm", *names])
@@ -128,7 +135,7 @@ def gains(results: Path) -> str:
             lines.append(_row([arm.replace("_", "-"), *cells]))
         lines.append("")
     lines += ["Peak learning rate that validation chose:", "", *_rates(figures["domains"]), ""]
-    lines += [f"![Gains of the information terms](../benchmarks/results/{HELP}.svg)", "", _origin(found)]
+    lines += [_picture("Gains of the information terms", HELP, "../"), "", _origin(found)]
     return "\n".join(lines)
 
 
@@ -153,7 +160,7 @@ def information(results: Path) -> str:
         for domain, by_arm in curves.items():
             ends = (f"{by_arm[arm][name][0]:.2f} to {by_arm[arm][name][-1]:.2f}" for name in CURVES)
             lines.append(_row([arm, domain.replace("_", " "), *ends]))
-    pictures = [f"![Bits of {arm}](../benchmarks/results/{HELP}-{arm.replace('+', '-')}-bits.svg)" for arm in arms]
+    pictures = [_picture(f"Bits of {arm}", f"{HELP}-{arm.replace('+', '-')}-bits", "../") for arm in arms]
     return "\n".join([*lines, "", *pictures])
 
 
@@ -200,9 +207,17 @@ def in_short(results: Path) -> str:
                 lines.append(
                     f"- Information terms, {pair.theirs}: {_gain(box)} points of test Dice with a box, {_gain(none)} "
                     f"without a prompt ({box['images']} images of {len(found['figures']['domains'])} domains; 95 % "
-                    f"interval over images). {_verdict(box, none)}"
+                    f"interval over images and seeds). {_verdict(box, none)}"
                 )
-    return "\n".join(lines) or LACKING
+    pictures = {
+        f"{SEARCHES}-starts": "Regret of the shipped search from its starts, and of random search",
+        HELP: "Gains of the information terms, by domain",
+    }
+    lines += [
+        "",
+        *(_picture(what, name) for name, what in pictures.items() if newest(results, name.removesuffix("-starts"))),
+    ]
+    return "\n".join(lines).strip() or LACKING
 
 
 QUOTES = {
@@ -217,12 +232,16 @@ QUOTES = {
 
 def _ratio(figures: Mapping[str, Any]) -> str:
     """The shipped search beside random search."""
-    ours, plain = (figures["searches"][name]["median_epochs_to_99"] for name in ("tpe+asha warm", "random cold"))
-    if ours is None or plain is None:
-        return "In the median TPE + ASHA with warm start never reaches 99 % of the best known validation Dice."
+    told = []
+    for slots, rows in figures["searches"].items():
+        ratios = rows[figures["shipped"]]["ratio_to_random"]
+        told.append(
+            f"with {slots} trials at a time {ratios['medians']:.2f} (ratio of medians; of means {ratios['means']:.2f}, "
+            f"mean over domains {ratios['domains']:.2f})"
+        )
     return (
-        f"TPE + ASHA with warm start needs {ours:g} epochs to 99 % of the best known validation Dice, random search "
-        f"{plain:g} (medians): {ours / plain:.2f} of them, where 0.25 was the goal."
+        "Of the epochs that random search needs to 99 % of the best known validation Dice, the shipped search "
+        f"({figures['shipped']}) needs {', '.join(told)}; the goal was 0.25."
     )
 
 
@@ -230,8 +249,17 @@ def _extent(figures: Mapping[str, Any]) -> str:
     counts = figures["configurations"].values()
     return (
         f"Replayed over {sum(counts)} finished runs of {len(counts)} domains, {figures['seeds']} seeds "
-        f"({figures['gp_seeds']} for GP), {figures['slots']} slots"
+        f"({figures['gp_seeds']} for GP)"
     )
+
+
+def _share(share: float) -> str:
+    """With a decimal, so that a miss among hundreds shows."""
+    return f"{share:.1%}"
+
+
+def _picture(title: str, name: str, root: str = "") -> str:
+    return f"![{title}]({root}benchmarks/results/{name}.svg)"
 
 
 def _verdict(box: Mapping[str, Any], none: Mapping[str, Any]) -> str:
@@ -255,6 +283,11 @@ def _gain(row: Mapping[str, Any] | None) -> str:
     return "" if row is None else f"{100 * row['mean']:+.1f} [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
 
 
+def _with_spread(row: Mapping[str, Any] | None) -> str:
+    spread = None if row is None else row["sd_over_seeds"]
+    return _gain(row) + ("" if spread is None else f", sd {100 * spread:.1f}")
+
+
 def _mean(row: Mapping[str, Any] | None, prompt: str) -> str:
     if row is None:
         return ""
@@ -271,7 +304,10 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _origin(found: Mapping[str, Any]) -> str:
-    return f"`{found['command']}`, {found['at'][:10]}, commit {found['commit']}, {found['device']}."
+    told = f"`{found['command']}`, {found['at'][:10]}, commit {found['commit']}, {found['device']}"
+    if (runs := found.get("runs")) is not None:
+        told += f"; runs of `{runs['command']}`, {runs['at'][:10]}, commits {' and '.join(runs['commits'])}"
+    return f"{told}."
 
 
 if __name__ == "__main__":

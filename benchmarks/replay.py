@@ -70,12 +70,20 @@ class _Trial:
     epoch: int = 0
 
 
-def replay(table: DomainTable, rules: Rules, *, seed: int, points: Sequence[Mapping[str, Any]] = ()) -> Outcome:
+def replay(
+    table: DomainTable,
+    rules: Rules,
+    *,
+    seed: int,
+    points: Sequence[Mapping[str, Any]] = (),
+    until: float = math.inf,
+) -> Outcome:
     """A search until every configuration of the table was tried.
 
     Args:
-        points: configurations to try first."""
-    return _Replay(table, rules, seed, points).run()
+        points: configurations to try first; an empty one is sampled, as in a sweep.
+        until: ends it as soon as this share of the best known score is reached; what comes after it costs time only."""
+    return _Replay(table, rules, seed, points).run(until * table.best if math.isfinite(until) else math.inf)
 
 
 class _Replay:
@@ -92,13 +100,13 @@ class _Replay:
         self._running: list[tuple[float, int, _Trial]] = []  # when its next epoch ends, number, trial
         self._count = 0
 
-    def run(self) -> Outcome:
-        """The whole search."""
+    def run(self, enough: float) -> Outcome:
+        """The search up to this score."""
         for _ in range(self._rules.slots):
             self._start(0.0)
         seconds: list[float] = []
         best: list[float] = []
-        while self._running:
+        while self._running and not (best and best[-1] >= enough):
             now, _, one = heapq.heappop(self._running)
             one.epoch += 1
             metrics = one.run.epochs[one.epoch - 1]
@@ -114,7 +122,7 @@ class _Replay:
         """The next trial, if any configuration is left."""
         if not self._left:
             return
-        proposed = self._points.pop(0) if self._points else self._propose()
+        proposed = (self._points.pop(0) if self._points else {}) or self._propose()
         run = self._left.pop(self._nearest(proposed))
         trial, name = self._add(run), SimpleNamespace(trial_id=f"t{self._count:04d}")
         self._count += 1

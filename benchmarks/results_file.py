@@ -40,6 +40,13 @@ def publish(out: Path, name: str, figures: Mapping[str, Any], *, device: str = "
     return path
 
 
+def newest(results: Path, name: str) -> dict[str, Any] | None:
+    """The newest result of that name, None without one."""
+    files = sorted(results.glob(f"[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]-{name}.json"))
+    found: dict[str, Any] | None = json.loads(files[-1].read_text(encoding="utf-8")) if files else None
+    return found
+
+
 def commit() -> str:
     """The commit that the work tree stands on."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]

@@ -1,21 +1,24 @@
 """How many epochs a search needs, replayed over a table of finished runs (`tabulate_runs.py`) with a simulated clock.
 
-    python benchmarks/search_quality.py [--table FOLDER] [--seeds 50] [--gp-seeds 10] [--slots 4] [--out FOLDER]
-                                        [--quick]
+    python benchmarks/search_quality.py [--table FOLDER] [--seeds 50] [--choice-seeds 25] [--gp-seeds 5]
+                                        [--slots 1 2 4] [--out FOLDER] [--quick]
 
 Searches: random, TPE, TPE + ASHA and GP, with the product's own samplers and schedulers at their shipped settings, each
-cold and warm-started. Warm: first the best configurations of the other domains, by the rule of `warm_start: auto`, with
-the paper's defaults before them; nothing of the target domain is known. A configuration that a sampler proposes stands
-for the nearest one in the table that was not tried yet, and the sampler learns that one. Trials run on --slots slots at
-a time, an epoch takes the median seconds of its run, and every epoch counts that any of them trains.
+from several starts (`search_starts.py`): cold, with the points that ship, and warm as a first or a later sweep of the
+product would be; nothing of the target domain is known, so the points that ship are found anew without it. A
+configuration that a sampler proposes stands for the nearest one in the table that was not tried yet, and the sampler
+learns that one. An epoch takes the median seconds of its run, and every epoch counts that any trial trains.
 
-Given for each search, over domains and seeds: epochs until a trial reaches 99 % of the best validation Dice of the
-table (median, and the share of replays that reach it at all: early stopping may end the best), and the regret after
-given numbers of epochs; and the median for each domain alone, since domains differ in how many configurations are that
-good. Then the product's defaults are chosen (`chosen_defaults.py`): sampler, scheduler and ASHA's
-rungs by cold and warm replays together, and the points that a search without earlier ones tries first, which for each
-domain are found on the others. --out gets figures (dated JSON), regret curves with 10-90 % bands (SVG) and the chosen
-defaults (YAML). The last line is one JSON object. --quick replays one seed over a small table made by a formula.
+Given for each number of slots and each search, over domains and seeds: epochs until a trial reaches 99 % of the best
+validation Dice of the table (median and mean, where a replay that never does counts with all epochs of its table, since
+early stopping may end the best), and three ratios to cold random search: of medians, of means, and the geometric mean
+of the ratios of each domain's medians; the regret after given numbers of epochs; and the medians of each domain alone.
+GP and searches that are not shipped are replayed with the most slots only.
+
+The product's defaults are chosen first (`chosen_defaults.py`), over all slots: sampler, scheduler and ASHA's rungs by
+cold and warm replays together, then the points that ship, then whether earlier sweeps are asked. --out gets figures
+(dated JSON), regret curves with 10-90 % bands (SVG) and the chosen defaults (YAML). The last line is one JSON object.
+--quick replays one seed over a small table made by a formula.
 """
 
 from __future__ import annotations
@@ -24,17 +27,18 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from chosen_defaults import (
     GRACE_EPOCHS,
-    PORTFOLIOS,
     REDUCTIONS,
+    SHIPPED,
+    all_epochs,
     cheapest,
     cost,
-    portfolio,
     share_reached,
     table_digest,
     where_the_best_lie,
@@ -43,13 +47,23 @@ from chosen_defaults import (
 from regret_figure import draw_regret
 from replay import Outcome, Rules, replay
 from results_file import publish
+from search_starts import (
+    Start,
+    all_rows,
+    best_of,
+    cold,
+    paper_point,
+    rows_apart,
+    shipped,
+    some_rows,
+    told,
+    warm,
+)
 from trial_table import DomainTable, Run, read_table
 
 from tune.config import SchedulerConfig, SearchConfig
 from tune.config.sweep import default_space
-from tune.space import in_order
 from tune.study import quiet
-from tune.warm_start import BEST_OF_EACH, PAPER, SHARE
 
 REACHED = 0.99
 """Share of the best known score that counts as found."""
@@ -59,118 +73,178 @@ SEARCHES: Mapping[str, tuple[str, str]] = {
     "tpe+asha": ("tpe", "asha"),
     "gp": ("gp", "none"),
 }
-GOAL = ("tpe+asha", "warm")
-"""The search that the product ships, which should need a quarter of the epochs of cold random search."""
-
+OURS, PLAIN = "tpe+asha", "random cold"
+"""The search that ships, and what it is compared with."""
+STARTS = {"auto": "later sweep", "off": "shipped points"}
+"""With which start a search goes under each `warm_start`, where there are earlier sweeps."""
 
 Settings = tuple[SearchConfig, SchedulerConfig]
-Starts = Callable[[str], Sequence[Mapping[str, Any]]]
-"""The points to try first on a domain."""
+Found = Mapping[str, Sequence[Outcome]]
+"""Replays of each search from each start."""
 
 
 def main() -> None:
     arguments = _arguments()
     quiet(verbose=False)
+    torch.set_num_threads(1)  # a Gaussian process over 32 points waits for threads more than it computes
     tables = made_up_table() if arguments.quick else read_table(arguments.table)
     if not tables:
         raise SystemExit(f"{arguments.table}: no table there; make one with benchmarks/tabulate_runs.py")
-    bench = Bench(tables, seeds=arguments.seeds, gp_seeds=arguments.gp_seeds, slots=arguments.slots)
-    found = bench.searches()
-    figures = summary(found)
-    figures["by_domain"] = by_domain(found, tables)
-    figures |= {"domains": len(tables), "configurations": {name: len(table.runs) for name, table in tables.items()}}
-    figures |= {"seeds": arguments.seeds, "gp_seeds": arguments.gp_seeds, "slots": arguments.slots}
-    chosen, figures["choice"] = bench.choose(found)
-    figures["best_configurations"] = where_the_best_lie(tables, default_space())
+    bench = Bench(tables, slots=arguments.slots, seeds=arguments.choice_seeds, gp_seeds=arguments.gp_seeds)
+    chosen, choice = bench.choose()
+    bench.seeds = arguments.seeds
+    found = bench.searches(chosen)
+    most = max(arguments.slots)
+    goal = f"{OURS} {STARTS[chosen['warm_start']]}"
+    figures: dict[str, Any] = {
+        "shipped": goal,
+        "searches": {str(slots): summary(one, tables) for slots, one in found.items()},
+        "by_domain": {str(slots): by_domain(one, tables) for slots, one in found.items()},
+        "domains": len(tables),
+        "configurations": {name: len(table.runs) for name, table in tables.items()},
+        **{name: getattr(arguments, name) for name in ("seeds", "choice_seeds", "gp_seeds", "slots")},
+        "choice": choice,
+        "best_configurations": where_the_best_lie(tables, default_space()),
+    }
     if arguments.out is not None:
         digest = None if arguments.quick else table_digest(arguments.table)
         figures["chosen"] = write_defaults(arguments.out, table=digest, **chosen)
         publish(arguments.out, "search-quality", figures)
-        for start in ("cold", "warm"):
-            draw_regret(
-                {name: outcomes for name, outcomes in found.items() if name.endswith(start)},
-                arguments.out / f"search-quality-{start}.svg",
-            )
+        draw(found[most], arguments.out)
     print(json.dumps(figures))
 
 
+def draw(found: Found, out: Path) -> None:
+    """Regret curves: of all searches cold and warm, and of the shipped search from every start."""
+    for name, kept in {
+        "cold": [name for name in found if name.endswith(" cold")],
+        "warm": [name for name in found if name.endswith(STARTS["auto"])],
+        "starts": [PLAIN, *(f"{OURS} {start}" for start in ("cold", "shipped points", "first sweep", "later sweep"))],
+    }.items():
+        draw_regret({name: found[name] for name in kept}, out / f"search-quality-{name}.svg")
+
+
 class Bench:
-    """Replays over all domains of a table."""
+    """Replays over all domains of a table.
 
-    def __init__(self, tables: Mapping[str, DomainTable], *, seeds: int, gp_seeds: int, slots: int) -> None:
-        self._tables, self._seeds, self._gp_seeds, self._slots = tables, seeds, gp_seeds, slots
+    Args:
+        slots: numbers of trials at a time; choices are made over all of them.
+        seeds: of each replay; the table itself was drawn with seed 0."""
 
-    def searches(self) -> dict[str, list[Outcome]]:
-        """The searches of `SEARCHES`, cold and warm."""
-        return {
-            f"{name} {start}": self._replayed(settings_of(name), self._warm if start == "warm" else _cold)
-            for name in SEARCHES
-            for start in ("cold", "warm")
+    def __init__(self, tables: Mapping[str, DomainTable], *, slots: Sequence[int], seeds: int, gp_seeds: int) -> None:
+        self._tables, self._slots, self.seeds, self._gp_seeds = tables, slots, seeds, gp_seeds
+
+    def searches(self, chosen: Mapping[str, Any]) -> dict[int, dict[str, list[Outcome]]]:
+        """For each number of slots: the shipped search, with the rungs and as many points as were `chosen`, from every
+        start, and cold random search; with the most slots the other searches too, cold and as a later sweep."""
+        size = len(chosen["search"]["points"])
+        rungs = SchedulerConfig.model_validate({**chosen["scheduler"], "kind": "asha"})
+        settings = {name: settings_of(name) for name in SEARCHES} | {OURS: (settings_of(OURS)[0], rungs)}
+        starts: dict[str, Start] = {
+            "cold": cold,
+            "shipped points": shipped(self._tables, size),
+            "first sweep": shipped(self._tables, size, paper=True),
+            "later sweep": warm(self._tables, size, some_rows),
+            "later sweep, none shared": warm(self._tables, size, rows_apart),
+            "later sweep, all rows": warm(self._tables, size, all_rows),
+            "told the best": told(self._tables),
         }
+        found: dict[int, dict[str, list[Outcome]]] = {}
+        for slots in self._slots:
+            found[slots] = {}
+            for name in SEARCHES if slots == max(self._slots) else ("random", OURS):
+                few = ("cold", "later sweep") if slots == max(self._slots) else ("cold",)
+                for start in starts if name == OURS else few:
+                    found[slots][f"{name} {start}"] = self._replayed(settings[name], starts[start], slots, 1.0)
+        return found
 
-    def choose(self, found: Mapping[str, Sequence[Outcome]]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Settings of search and scheduler, and what the candidates cost."""
-        candidates: dict[str, tuple[Settings, list[Outcome]]] = {}
+    def choose(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Settings of the sweep, and what the candidates cost."""
+        (search, stopping), searches = self._choose_search()
+        size, points, points_costs = self._choose_points((search, stopping))
+        warm_start, starts = self._choose_start((search, stopping), size)
+        kept: dict[str, Any] = {"kind": stopping.kind}
+        if stopping.kind == "asha":
+            kept |= {"grace_epochs": stopping.grace_epochs, "reduction": stopping.reduction}
+        chosen = {
+            "search": {"sampler": search.sampler, "points": points},
+            "scheduler": kept,
+            "warm_start": warm_start,
+        }
+        assert len(points) == size
+        return chosen, {"searches": searches, "points": points_costs, "start": starts}
+
+    def _choose_search(self) -> tuple[Settings, dict[str, Any]]:
+        """By cold replays, and as many that start from what was found on other domains, none of it shipped."""
+        candidates: dict[str, Settings] = {}
         for grace in GRACE_EPOCHS:
             for reduction in REDUCTIONS:
                 rungs = {"kind": "asha", "grace_epochs": grace, "reduction": reduction}
                 settings = settings_of("tpe")[0], SchedulerConfig.model_validate(rungs)
-                outcomes = [*self._replayed(settings, _cold), *self._replayed(settings, self._warm)]
-                candidates[f"tpe+asha, grace {grace}, reduction {reduction:g}"] = settings, outcomes
-        for name, (_, scheduler) in SEARCHES.items():
-            if scheduler != "asha":
-                candidates[name] = settings_of(name), [*found[f"{name} cold"], *found[f"{name} warm"]]
-        name, costs = self._cheapest({name: outcomes for name, (_, outcomes) in candidates.items()})
-        search, stopping = candidates[name][0]
-        first, costs_of_points = self._choose_points((search, stopping))
-        kept: dict[str, Any] = {"kind": stopping.kind}
-        if stopping.kind == "asha":
-            kept |= {"grace_epochs": stopping.grace_epochs, "reduction": stopping.reduction}
-        chosen = {"search": {"sampler": search.sampler, "points": first}, "scheduler": kept}
-        return chosen, {"searches": costs, "points": costs_of_points}
+                candidates[f"tpe+asha, grace {grace}, reduction {reduction:g}"] = settings
+        candidates |= {name: settings_of(name) for name, (_, scheduler) in SEARCHES.items() if scheduler != "asha"}
+        found_first = warm(self._tables, 0, some_rows)
+        name, costs = self._cheapest(
+            {name: [*self._costs(one, cold), *self._costs(one, found_first)] for name, one in candidates.items()}
+        )
+        return candidates[name], costs
 
-    def _choose_points(self, settings: Settings) -> tuple[list[Mapping[str, Any]], dict[str, Any]]:
+    def _choose_points(self, settings: Settings) -> tuple[int, list[Mapping[str, Any]], dict[str, Any]]:
         """What a search that knows of no other tries first."""
-        paper = _fitting(PAPER)
-        sets: dict[str, tuple[Sequence[Mapping[str, Any]], Starts]] = {
-            "none": ([], _cold),
-            "paper": ([paper], lambda domain: [paper]),
+        sets: dict[str, tuple[Sequence[Mapping[str, Any]], Start]] = {
+            "none": ([], cold),
+            "paper": ([paper_point()], lambda _domain, _seed: [paper_point()]),
         }
-        for size in PORTFOLIOS:
-            sets[f"portfolio of {size}"] = portfolio(self._tables, size), self._from_others(size)
-        name, costs = self._cheapest({name: self._replayed(settings, starts) for name, (_, starts) in sets.items()})
-        return list(sets[name][0]), costs
+        for size in SHIPPED:
+            sets[f"best {size}"] = best_of(self._tables, size), shipped(self._tables, size)
+        name, costs = self._cheapest({name: self._costs(settings, start) for name, (_, start) in sets.items()})
+        points = list(sets[name][0])
+        return len(points), points, costs
 
-    def _from_others(self, size: int) -> Starts:
-        return lambda target: portfolio({name: one for name, one in self._tables.items() if name != target}, size)
+    def _choose_start(self, settings: Settings, size: int) -> tuple[str, dict[str, Any]]:
+        """Whether earlier sweeps are asked, beside the points that ship."""
+        starts = {
+            "auto": warm(self._tables, size, some_rows),
+            "off": shipped(self._tables, size),
+        }
+        beside = {
+            "auto, without sampled trials between": warm(self._tables, size, some_rows, in_a_row=True),
+            "auto, earlier sweeps shared no configuration": warm(self._tables, size, rows_apart),
+            "auto, earlier sweeps tried every configuration": warm(self._tables, size, all_rows),
+            "auto, no earlier sweep": shipped(self._tables, size, paper=True),
+        }
+        chosen, costs = self._cheapest({name: self._costs(settings, start) for name, start in starts.items()})
+        others = {name: self._costs(settings, start) for name, start in beside.items()}
+        costs["beside"] = self._rows(others)
+        return chosen, costs
 
-    def _cheapest(self, found: Mapping[str, Sequence[Outcome]]) -> tuple[str, dict[str, Any]]:
+    def _costs(self, settings: Settings, start: Start) -> list[Outcome]:
+        """Replays up to the goal, with any number of slots; GP with the most only."""
+        slots = self._slots if settings[0].sampler != "gp" else [max(self._slots)]
+        return [one for count in slots for one in self._replayed(settings, start, count, REACHED)]
+
+    def _cheapest(self, found: Found) -> tuple[str, dict[str, Any]]:
         chosen = cheapest(found, self._tables, REACHED)
-        rows = {
+        return chosen, {"chosen": chosen, "candidates": self._rows(found)}
+
+    def _rows(self, found: Found) -> dict[str, Any]:
+        return {
             name: {
                 "mean_epochs": round(cost(outcomes, self._tables, REACHED), 1),
-                "share_reached": round(share_reached(outcomes, REACHED), 3),
+                "share_reached": round(share_reached(outcomes, REACHED), 4),
             }
             for name, outcomes in found.items()
         }
-        return chosen, {"chosen": chosen, "candidates": rows}
 
-    def _replayed(self, settings: Settings, starts: Starts) -> list[Outcome]:
-        """Of each domain under each seed; the table itself was drawn with seed 0."""
-        rules = Rules(*settings, slots=self._slots)
-        seeds = self._gp_seeds if rules.search.sampler == "gp" else self._seeds
+    def _replayed(self, settings: Settings, start: Start, slots: int, until: float) -> list[Outcome]:
+        """Of each domain under each seed."""
+        rules = Rules(*settings, slots=slots)
+        seeds = self._gp_seeds if rules.search.sampler == "gp" else self.seeds
         return [
-            replay(table, rules, seed=seed, points=starts(domain))
+            replay(table, rules, seed=seed, points=start(domain, seed), until=until)
             for domain, table in self._tables.items()
             for seed in range(1, seeds + 1)
         ]
-
-    def _warm(self, domain: str) -> Sequence[Mapping[str, Any]]:
-        return points(self._tables, domain, SearchConfig())
-
-
-def _cold(domain: str) -> Sequence[Mapping[str, Any]]:
-    return ()
 
 
 def settings_of(name: str) -> Settings:
@@ -179,54 +253,58 @@ def settings_of(name: str) -> Settings:
     return SearchConfig.model_validate({"sampler": sampler}), SchedulerConfig.model_validate({"kind": scheduler})
 
 
-def points(tables: Mapping[str, DomainTable], target: str, search: SearchConfig) -> list[Mapping[str, Any]]:
-    """What `warm_start: auto` tries first: the paper's defaults, then the best of the other domains in turn."""
-    others = [table for domain, table in tables.items() if domain != target]
-    ranked = [
-        sorted(table.runs.values(), key=lambda run: (-max(run.curve()), run.number))[:BEST_OF_EACH] for table in others
-    ]
-    best = [ranking[rank].values for rank in range(BEST_OF_EACH) for ranking in ranked if rank < len(ranking)]
-    distinct = list({json.dumps(one, sort_keys=True): one for one in best}.values())
-    return [_fitting(PAPER), *distinct[: max(1, search.trials // SHARE)]] if distinct else []
-
-
-def summary(found: Mapping[str, Sequence[Outcome]]) -> dict[str, Any]:
-    """Epochs to `REACHED` and mean regret of each search, and the shipped one beside cold random search."""
+def summary(found: Found, tables: Mapping[str, DomainTable]) -> dict[str, Any]:
+    """Epochs to `REACHED` and mean regret of each search, and its ratios to cold random search."""
+    plain = found[PLAIN]
     rows: dict[str, Any] = {}
     for name, outcomes in found.items():
-        epochs = [outcome.epochs_to(REACHED) for outcome in outcomes]
+        epochs = _epochs(outcomes, tables)
         rows[name] = {
-            "median_epochs_to_99": _finite(statistics.median(epochs)),
-            "mean_epochs_to_99_of_those": _finite(statistics.fmean(known)) if (known := _known(epochs)) else None,
-            "share_reached": round(share_reached(outcomes, REACHED), 3),
+            "median_epochs_to_99": statistics.median(epochs),
+            "mean_epochs_to_99": round(statistics.fmean(epochs), 2),
+            "share_reached": round(share_reached(outcomes, REACHED), 4),
             "median_hours_to_99": _finite(statistics.median(one.seconds_to(REACHED) for one in outcomes) / 3600),
             "mean_regret_after": {
                 str(count): round(statistics.fmean(outcome.regret_after(count) for outcome in outcomes), 5)
                 for count in (24, 48, 96, 192)
             },
-        }
-    figures: dict[str, Any] = {"searches": rows}
-    ours, plain = (rows.get(name, {}).get("median_epochs_to_99") for name in (" ".join(GOAL), "random cold"))
-    figures["ratio_epochs_shipped_to_random"] = round(ours / plain, 3) if ours and plain else None
-    return figures
-
-
-def by_domain(found: Mapping[str, Sequence[Outcome]], tables: Mapping[str, DomainTable]) -> dict[str, Any]:
-    """For each domain, how many configurations reach `REACHED` if trained to the end, the median epochs of each search
-    until one does, and the shipped search beside cold random search."""
-    rows: dict[str, Any] = {}
-    for domain, table in tables.items():
-        medians = {
-            name: statistics.median(one.epochs_to(REACHED) for one in outcomes if one.domain == domain)
-            for name, outcomes in found.items()
-        }
-        ratio = medians[" ".join(GOAL)] / medians["random cold"]
-        rows[domain] = {
-            "configurations_that_reach": sum(max(run.curve()) >= REACHED * table.best for run in table.runs.values()),
-            "median_epochs_to_99": {name: _finite(one) for name, one in medians.items()},
-            "ratio_epochs_shipped_to_random": _finite(ratio),
+            "ratio_to_random": {
+                "medians": round(statistics.median(epochs) / statistics.median(_epochs(plain, tables)), 3),
+                "means": round(statistics.fmean(epochs) / statistics.fmean(_epochs(plain, tables)), 3),
+                "domains": round(statistics.geometric_mean(_ratios(outcomes, plain, tables).values()), 3),
+            },
         }
     return rows
+
+
+def by_domain(found: Found, tables: Mapping[str, DomainTable]) -> dict[str, Any]:
+    """For each domain, how many configurations reach `REACHED` if trained to the end, the median epochs of each search
+    until one does, and their ratio to those of cold random search."""
+    ratios = {name: _ratios(outcomes, found[PLAIN], tables) for name, outcomes in found.items()}
+    return {
+        domain: {
+            "configurations_that_reach": sum(max(run.curve()) >= REACHED * table.best for run in table.runs.values()),
+            "median_epochs_to_99": {name: _median(outcomes, tables, domain) for name, outcomes in found.items()},
+            "ratio_to_random": {name: round(one[domain], 3) for name, one in ratios.items()},
+        }
+        for domain, table in tables.items()
+    }
+
+
+def _epochs(outcomes: Sequence[Outcome], tables: Mapping[str, DomainTable]) -> list[float]:
+    """To the goal; all epochs of the table where it was never reached."""
+    return [min(one.epochs_to(REACHED), all_epochs(tables[one.domain])) for one in outcomes]
+
+
+def _median(outcomes: Sequence[Outcome], tables: Mapping[str, DomainTable], domain: str) -> float:
+    return statistics.median(_epochs([one for one in outcomes if one.domain == domain], tables))
+
+
+def _ratios(
+    outcomes: Sequence[Outcome], plain: Sequence[Outcome], tables: Mapping[str, DomainTable]
+) -> dict[str, float]:
+    """Of the medians of each domain."""
+    return {domain: _median(outcomes, tables, domain) / _median(plain, tables, domain) for domain in tables}
 
 
 def made_up_table(configurations: int = 14, epochs: int = 8) -> dict[str, DomainTable]:
@@ -250,16 +328,6 @@ def made_up_table(configurations: int = 14, epochs: int = 8) -> dict[str, Domain
     return tables
 
 
-def _fitting(point: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a point the default space holds."""
-    space = default_space()
-    return {path: point[path] for path in in_order(space) if path in point}
-
-
-def _known(epochs: Sequence[float]) -> list[float]:
-    return [one for one in epochs if math.isfinite(one)]
-
-
 def _finite(value: float) -> float | None:
     return round(value, 2) if math.isfinite(value) else None
 
@@ -269,13 +337,15 @@ def _arguments() -> argparse.Namespace:
     results = Path(__file__).parent / "results"
     parser.add_argument("--table", type=Path, default=results / "table")
     parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("--gp-seeds", type=int, default=10, help="of GP, a replay of which takes 50 times as long")
-    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--choice-seeds", type=int, default=25, help="of the candidates for the defaults")
+    parser.add_argument("--gp-seeds", type=int, default=5, help="of GP, a replay of which takes 50 times as long")
+    parser.add_argument("--slots", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--out", type=Path, help="folder of the result; default: results, or none if quick")
     parser.add_argument("--quick", action="store_true", help="one seed over a small table made by a formula")
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.seeds = arguments.gp_seeds = 1
+        arguments.seeds = arguments.choice_seeds = arguments.gp_seeds = 1
+        arguments.slots = [2]
     elif arguments.out is None:
         arguments.out = results
     return arguments

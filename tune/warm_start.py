@@ -3,11 +3,12 @@ is a better guess for the next one than a random draw."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import statistics
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from infosam.errors import ConfigError, UserError
 from tune.config import SweepConfig
@@ -16,6 +17,8 @@ from tune.events import SweepStarted
 from tune.footprint import Footprint, broken
 from tune.ledger import Ledger, TrialRecord
 from tune.space import Choice, Distribution, IntUniform, Point, in_order, is_active, point_problems
+
+Key = TypeVar("Key", bound=Hashable)
 
 PAPER: Point = {
     "peft.kind": "lora",
@@ -31,9 +34,12 @@ MODEL_BOUND = "optim.lr"
 
 SOURCES = 5
 """Earlier sweeps that `auto` looks at: the newest of as many other domains."""
-BEST_OF_EACH = 2
 SHARE = 4
 """At most one in so many trials comes from earlier sweeps, so that the search stays one."""
+WORST = 3.0
+"""Beyond this a regret counts as this: how bad the bad ones are says nothing about the good ones."""
+UNTRIED = 1.0
+"""What a configuration counts with where it was not tried: as the median one."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,65 @@ class _Source:
     log: Path
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What an earlier sweep tried, as a point of the new one's space."""
+
+    point: dict[str, Any]
+    changes: Sequence[str]  # what had to be changed to fit
+    label: str
+    score: float
+
+
+def regrets(scores: Mapping[Key, float]) -> dict[Key, float]:
+    """How far each is behind the best of its domain: 0 the best, 1 the median, at most `WORST`.
+
+    So a domain where scores differ by half and one where they differ by a hundredth have the same say."""
+    best = max(scores.values(), default=0.0)
+    width = best - statistics.median(scores.values()) if scores else 0.0
+
+    def regret(score: float) -> float:
+        if score == best:
+            return 0.0
+        return min(WORST, (best - score) / width) if width > 0 else WORST
+
+    return {key: regret(score) for key, score in scores.items()}
+
+
+def ranked(sources: Sequence[Mapping[Key, float]]) -> list[Key]:
+    """Configurations in the order in which a new domain should try them: by their mean regret over earlier domains.
+
+    Args:
+        sources: scores of what was tried, for each earlier domain; the same configuration has the same key everywhere.
+
+    Of equal ones the first comes first. `benchmarks/search_quality.py` replays searches by this rule."""
+    known = [regrets(scores) for scores in sources if scores]
+    keys = dict.fromkeys(key for one in known for key in one)
+    return sorted(keys, key=lambda key: statistics.fmean(one.get(key, UNTRIED) for one in known))
+
+
+def places(trials: int, own: int, *, paper: bool) -> int:
+    """How many points may come from earlier sweeps, beside `own` ones and, where `paper`, the paper's."""
+    return max(0, min(trials - own - paper, max(1, trials // SHARE)))
+
+
+def first_tried(trials: int, own: Sequence[Point], found: Sequence[Point], paper: Point | None) -> list[dict[str, Any]]:
+    """All points in their order: one's own; what was found, one sampled (an empty point) before each of them as long as
+    there are trials for it, because what was best elsewhere may be far from what is best here; the paper's.
+
+    `found` are at most `places` points. `benchmarks/search_quality.py` replays searches with these points."""
+    gaps = trials - len(own) - len(found) - (paper is not None)
+    points = [dict(one) for one in own]
+    for number, one in enumerate(found):
+        if number < gaps:
+            points.append({})
+        points.append(dict(one))
+    return points if paper is None else [*points, dict(paper)]
+
+
 def warm_started(config: SweepConfig, domain: str, folders: Sequence[Path]) -> tuple[SweepConfig, list[str]]:
-    """The sweep with what earlier ones found among its points, after those it has, and what is to be said about it.
+    """The sweep with more points to try first, and what is to be said about it: after its own come those that earlier
+    sweeps found, then the paper's defaults, for which a place is kept also where there is no earlier sweep.
 
     Args:
         domain: of the new sweep; `auto` takes from other domains only.
@@ -54,24 +117,41 @@ def warm_started(config: SweepConfig, domain: str, folders: Sequence[Path]) -> t
 
     The result has `warm_start: off`, so that its file repeats it. Raises ConfigError for a name that is not there."""
     settled = config.model_copy(update={"warm_start": "off"})
-    room = min(config.search.trials - len(config.search.points), max(1, config.search.trials // SHARE))
-    if config.warm_start == "off" or room < 1:
+    if config.warm_start == "off":
         return settled, []
-    points, taken = list(config.search.points), 0
     notes: list[str] = []
-    for source, trial in _best(_sources(config, domain, folders, notes), notes):
-        point, changes = _fitted(_settings(source, trial), config)
-        label = f"{source.name} ({source.started.domain}, val Dice {trial.score:.3f})"
-        if why := _refusal(point, config):
-            notes.append(f"Warm start leaves out {label}: {why}")
-        elif taken < room and point and point not in points:
-            points.append(point)
-            taken += 1
-            notes.append(f"Warm start from {label}" + (f", changed to fit: {', '.join(changes)}" if changes else ""))
-    if taken:
-        _add_paper(points, len(config.search.points), config, notes)
+    own = config.search.points
+    taken: list[dict[str, Any]] = []
+    paper, changed = _paper(own, config, notes)
+    room = places(config.search.trials, len(own), paper=paper is not None)
+    if room:
+        sources = _sources(config, domain, folders, notes)
+        taken = _taken(_found(sources, config, notes), own, room, config, notes)
+    if paper is not None and _stands_for(paper, taken):
+        paper = None
+    if paper is not None:
+        notes.append("Warm start also tries the paper's defaults" + changed)
+    points = first_tried(config.search.trials, own, taken, paper)
     search = settled.search.model_copy(update={"points": points})
     return settled.model_copy(update={"search": search}), notes
+
+
+def _taken(
+    found: Sequence[_Found], own: Sequence[Point], room: int, config: SweepConfig, notes: list[str]
+) -> list[dict[str, Any]]:
+    """The best points that are not there yet and can be trained."""
+    taken: list[dict[str, Any]] = []
+    for one in found:
+        if len(taken) == room:
+            break
+        if not one.point or one.point in own:
+            continue
+        if why := _refusal(one.point, config):
+            notes.append(f"Warm start leaves out {one.label}: {why}")
+            continue
+        taken.append(one.point)
+        notes.append(f"Warm start from {one.label}{_changed(one.changes)}")
+    return taken
 
 
 def _sources(config: SweepConfig, domain: str, folders: Sequence[Path], notes: list[str]) -> list[_Source]:
@@ -100,16 +180,28 @@ def _sweeps_in(folder: Path, notes: list[str]) -> Iterator[_Source]:
             yield _Source(log.parent.name, first, log)
 
 
-def _best(sources: Sequence[_Source], notes: list[str]) -> Iterator[tuple[_Source, TrialRecord]]:
-    """The best trial of each sweep, then the second of each."""
-    ranked = []
+def _found(sources: Sequence[_Source], config: SweepConfig, notes: list[str]) -> list[_Found]:
+    """What earlier sweeps tried, the most promising first; where several tried the same, as the one with the best
+    score has it."""
+    tried: dict[str, _Found] = {}
+    scores: list[dict[str, float]] = []
     for source in sources:
+        of_source: dict[str, float] = {}
         try:
-            ranked.append([(source, trial) for trial in Ledger.replay(source.log).contenders()[:BEST_OF_EACH]])
+            trials = Ledger.replay(source.log).contenders()
         except (UserError, OSError) as error:
             notes.append(f"Warm start passes over {source.name}: {error}")
-    for rank in zip_longest(*ranked):
-        yield from (pair for pair in rank if pair is not None)
+            continue
+        for trial in trials:
+            point, changes = _fitted(_settings(source, trial), config)
+            key = json.dumps(point, sort_keys=True)
+            label = f"{source.name} ({source.started.domain}, val Dice {trial.score:.3f})"
+            one = _Found(point, changes, label, trial.score)
+            of_source.setdefault(key, trial.score)  # contenders come best first
+            if key not in tried or tried[key].score < one.score:
+                tried[key] = one
+        scores.append(of_source)
+    return [tried[key] for key in ranked(scores)]
 
 
 def _settings(source: _Source, trial: TrialRecord) -> Mapping[str, Any]:
@@ -156,12 +248,39 @@ def _refusal(point: Point, config: SweepConfig) -> str | None:
     return broken(Footprint(config.run, config.constraints), point, config.space)
 
 
-def _add_paper(points: list[dict[str, Any]], place: int, config: SweepConfig, notes: list[str]) -> None:
-    """Puts the paper's defaults before what earlier sweeps found, unless a point stands for them already."""
-    paper, _ = _fitted(PAPER, config)
+def _paper(own: Sequence[Point], config: SweepConfig, notes: list[str]) -> tuple[dict[str, Any] | None, str]:
+    """The paper's defaults and what was changed to fit; None if they are not to be tried, with a word if one would
+    expect them."""
+    paper, changes = _fitted(PAPER, config)
+    searched = paper.keys() - {MODEL_BOUND}
+    if not searched or _is_fixed_otherwise(config) or _stands_for(paper, own):
+        return None, ""
+    if why := _refusal(paper, config):
+        notes.append(f"Warm start leaves out the paper's defaults: {why}")
+        return None, ""
+    if len(own) >= config.search.trials:
+        notes.append(f"Warm start has no place: search.points fill all {config.search.trials} trials")
+        return None, ""
+    return paper, _changed(changes)
+
+
+def _changed(changes: Sequence[str]) -> str:
+    return f", changed to fit: {', '.join(changes)}" if changes else ""
+
+
+def _is_fixed_otherwise(config: SweepConfig) -> bool:
+    """Whether a setting that is not searched is another than the paper's, so that no trial can be the paper's."""
+    fixed = {path: value for path, value in PAPER.items() if path not in config.space and path != MODEL_BOUND}
+    return any(_setting(config.run, path) != value for path, value in fixed.items())
+
+
+def _setting(run: Any, path: str) -> Any:
+    for part in path.split("."):
+        run = getattr(run, part, None)
+    return run
+
+
+def _stands_for(paper: Point, points: Sequence[Point]) -> bool:
+    """Whether one of the points is the paper's."""
     known = {path: value for path, value in paper.items() if path != MODEL_BOUND}
-    if not known or any(known.items() <= point.items() for point in points) or _refusal(paper, config):
-        return
-    if len(points) < config.search.trials:
-        points.insert(place, paper)
-        notes.append("Warm start also tries the paper's defaults")
+    return any(known.items() <= point.items() for point in points)

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from arm_gains import ArmScores
+from arm_gains import ArmScores, gain_interval
 from arm_runs import ArmRuns, Domain, Scored
 from arm_study import Study
 from compared_arms import ARMS, PAIRS, QUESTION, Job, Pair, config_of
+from does_infosam_help import recompute
+from results_file import newest
 from shared_sets import imported, made_up
 
+from infosam.bootstrap import mean_interval
 from infosam.errors import ConfigError
 from infosam.training import train
 
@@ -156,12 +159,60 @@ def test_gains_are_per_image_over_the_seeds_that_both_have() -> None:
     assert scores.means("dots", "lora")["test/box/iou"] == pytest.approx(0.3)
 
 
+def test_intervals_grow_with_the_luck_of_training() -> None:
+    images = np.random.default_rng(1).normal(0.1, 0.02, 40)
+    steady = np.array([images, images, images])
+    shaken = steady + np.array([[-0.1], [0.0], [0.1]])
+    calm, wild = gain_interval([steady]), gain_interval([shaken])
+    assert calm.mean == pytest.approx(images.mean())
+    assert wild.mean == pytest.approx(images.mean())
+    by_images = mean_interval(images)
+    assert (calm.low, calm.high) == pytest.approx((by_images.low, by_images.high), abs=1e-3)
+    assert calm.excludes_zero
+    assert not wild.excludes_zero
+    assert gain_interval([shaken]) == wild  # the same every time
+
+
+def test_seeds_are_drawn_with_their_whole_variance() -> None:
+    seeds = np.array([[-0.1], [0.0], [0.1]]) * np.ones((1, 8))  # images do not differ
+    interval = gain_interval([seeds] * 40)  # of many domains the mean is nearly normal
+    expected = 1.96 * 0.1 / np.sqrt(3 * 40)
+    assert interval.high == pytest.approx(expected, rel=0.1)
+    assert gain_interval([np.array([[0.3]])]).images == 1
+    assert np.isnan(gain_interval([np.array([[0.3]])]).low)
+
+
+def test_published_gains_can_be_made_anew_from_scores(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    runs = [
+        scored(arm, seed, rng.uniform(size=5).tolist(), domain)
+        for domain in ("dots", "rings") for arm in QUESTION[0] for seed in range(2)
+    ]  # fmt: skip
+    scores = ArmScores(runs)
+    scores.write(tmp_path / "does-infosam-help.parquet", {})
+    pair = str(QUESTION[0])
+    old = {"command": "python x", "at": "2026-01-01T10:00:00", "device": "CPU", "commit": "abc"}
+    figures = {"gains": {pair: {"box": {}}}, "domains": {"dots": {}}}
+    (tmp_path / "2026-01-01-does-infosam-help.json").write_text(json.dumps({**old, "figures": figures}))
+    made = recompute(tmp_path)["does-infosam-help"]
+    expected = scores.pooled(QUESTION[0], "none")
+    assert expected is not None
+    assert made["gains"][pair]["none"]["pooled"] == expected.figures()
+    assert made["domains"] == figures["domains"]
+    for _ in range(2):  # a second time it still knows where the runs come from
+        published = newest(tmp_path, "does-infosam-help")
+        assert published is not None
+        assert published["runs"] == {"command": "python x", "at": old["at"], "device": "CPU", "commits": ["c"]}
+        recompute(tmp_path)
+    assert "<svg" in (tmp_path / "does-infosam-help.svg").read_text()
+
+
 def test_pooled_gains_count_each_image_once() -> None:
     pair = Pair("lora+infosam", "lora")
     scores = ArmScores(
         [
             scored("lora", 0, [0.5, 0.5, 0.5], "dots"),
-            scored("lora+infosam", 0, [0.6, 0.6, 0.6], "dots"),
+            scored("lora+infosam", 0, [0.6, 0.9, 0.3], "dots"),
             scored("lora", 0, [0.5], "rings"),
             scored("lora+infosam", 0, [0.1], "rings"),
         ]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from information_curves import CURVES
-from quote_results import FILES, LACKING, QUOTES, RESULTS, newest, quoted
+from quote_results import FILES, LACKING, QUOTES, RESULTS, quoted
+from results_file import newest
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
@@ -51,7 +52,7 @@ def test_a_gain_is_called_one_only_where_its_interval_says_so(tmp_path: Path) ->
     assert "+1.0 [+0.5, +1.5] points of test Dice with a box" in short
     assert "with a box a gain and without a prompt not told from chance" in short
     page = QUOTES["does-infosam-help"](tmp_path)
-    assert f"| {pair} | -0.2 [-0.9, +0.5] | -0.2 [-0.9, +0.5] |" in page
+    assert f"| {pair} | -0.2 [-0.9, +0.5], sd 0.1 | -0.2 [-0.9, +0.5], sd 0.1 |" in page
     assert "| lora | 0.750 ± 0.750 |" in page
     assert "adapter" not in page
 
@@ -60,34 +61,50 @@ PROMPTS = {"box": (0.01, 0.005, 0.015), "none": (-0.002, -0.009, 0.005)}
 
 
 def test_searches_are_quoted_with_what_they_were_replayed_on(tmp_path: Path) -> None:
-    def row(epochs: float | None) -> dict[str, Any]:
-        return {"median_epochs_to_99": epochs, "share_reached": 0.5, "mean_regret_after": {"24": 0.01}}
+    def row(epochs: float, ratio: float) -> dict[str, Any]:
+        ratios = {"medians": ratio, "means": ratio + 0.1, "domains": ratio + 0.2}
+        return {
+            "median_epochs_to_99": epochs, "mean_epochs_to_99": epochs + 1, "share_reached": 0.996,
+            "mean_regret_after": {"24": 0.01}, "ratio_to_random": ratios,
+        }  # fmt: skip
 
-    candidates = {"a": {"mean_epochs": 12.5, "share_reached": 1.0}, "b": {"mean_epochs": 20.0, "share_reached": 1.0}}
+    candidates = {"a": {"mean_epochs": 12.5, "share_reached": 1.0}, "b": {"mean_epochs": 20.0, "share_reached": 0.996}}
+    rows = {"random cold": row(100.0, 1.0), "tpe+asha later sweep": row(30.0, 0.3)}
     figures = {
-        "searches": {"random cold": row(100.0), "tpe+asha warm": row(30.0), "gp cold": row(None)},
+        "shipped": "tpe+asha later sweep",
+        "searches": {"1": rows, "4": {**rows, "tpe+asha later sweep": row(50.0, 0.5)}},
         "configurations": {"dots": 32, "rings": 30},
-        "seeds": 50, "gp_seeds": 10, "slots": 4,
+        "seeds": 50, "gp_seeds": 10, "slots": [1, 4],
         "by_domain": {
-            "dots": {
-                "configurations_that_reach": 3, "ratio_epochs_shipped_to_random": 0.3,
-                "median_epochs_to_99": {"random cold": 100.0, "tpe+asha cold": None, "tpe+asha warm": 30.0},
+            slots: {
+                "dots": {
+                    "configurations_that_reach": 3,
+                    "ratio_to_random": {"random cold": 1.0, "tpe+asha later sweep": 0.3},
+                    "median_epochs_to_99": {"random cold": 100.0, "tpe+asha later sweep": 30.0},
+                }
             }
+            for slots in ("1", "4")
         },
-        "choice": {"points": {"chosen": "a", "candidates": candidates}},
+        "choice": {"points": {"chosen": "a", "candidates": candidates, "beside": {"c": candidates["b"]}}},
         "best_configurations": {
             "peft.kind": {"lora": 3}, "optim.lr": {"low": 1e-4, "median": 2e-4, "high": 1e-3, "zero": 0},
         },
     }  # fmt: skip
     write(tmp_path, "search-quality", figures)
     page = QUOTES["search-quality"](tmp_path)
-    assert "30 epochs to 99 % of the best known validation Dice, random search 100 (medians): 0.30 of them" in page
-    assert "62 finished runs of 2 domains, 50 seeds (10 for GP), 4 slots" in page
-    assert "| gp cold | never | 50% | 0.0100 |" in page
-    assert "| dots | 3 of 32 | 100 | never | 30 | 0.3 |" in page
+    assert "with 1 trials at a time 0.30 (ratio of medians; of means 0.40, mean over domains 0.50)" in page
+    assert "with 4 trials at a time 0.50" in page
+    assert "the goal was 0.25" in page
+    assert "62 finished runs of 2 domains, 50 seeds (10 for GP)" in page
+    assert "| tpe+asha later sweep | 50 | 51.0 | 99.6% | 0.50 | 0.60 | 0.70 | 0.0100 |" in page
+    assert "| dots | 3 of 32 | 100 (1.00) | 30 (0.30) |" in page
     choice = QUOTES["chosen-defaults"](tmp_path)
-    assert "| **a** | 12.5 | 100% |" in choice
+    assert "| **a** | 12.5 | 100.0% |" in choice
+    assert "| not a candidate: c | 20 | 99.6% |" in choice
     assert "| `optim.lr` | 0.0001 to 0.001, median 0.0002 |" in choice
+    short = QUOTES["evidence"](tmp_path)
+    assert "(benchmarks/results/search-quality-starts.svg)" in short
+    assert "does-infosam-help.svg" not in short  # not measured
 
 
 def test_variants_stand_beside_the_comparison_with_the_bits_that_were_left(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from chosen_defaults import NAME
 from replay import Outcome, Rules, replay
-from search_quality import SEARCHES, made_up_table, points, settings_of
+from search_quality import SEARCHES, made_up_table, settings_of
+from search_starts import told
 from trial_table import read_table, write_domain
 
 from tune.config import SweepConfig
@@ -39,12 +40,16 @@ def test_runs_are_tabulated_and_not_trained_twice(quick: Quick, tmp_path: Path) 
 @pytest.mark.slow
 def test_searches_are_replayed_and_drawn(quick: Quick, tmp_path: Path) -> None:
     found = quick("search_quality", "--out", str(tmp_path))
-    assert found["searches"].keys() == {f"{name} {start}" for name in SEARCHES for start in ("cold", "warm")}
-    assert found["searches"]["random cold"]["share_reached"] == 1.0  # nothing is stopped, so the best is always found
-    for row in found["by_domain"].values():
+    rows = found["searches"]["2"]
+    assert rows.keys() >= {f"{name} {start}" for name in SEARCHES for start in ("cold", "later sweep")}
+    assert found["shipped"] in rows
+    assert rows["random cold"]["share_reached"] == 1.0  # nothing is stopped, so the best is always found
+    assert {*rows["random cold"]["ratio_to_random"].values()} == {1.0}
+    for row in found["by_domain"]["2"].values():
         assert row["configurations_that_reach"] >= 1  # the best itself
-        assert row["median_epochs_to_99"].keys() == found["searches"].keys()
-    assert {file.name for file in tmp_path.glob("*.svg")} == {"search-quality-cold.svg", "search-quality-warm.svg"}
+        assert row["median_epochs_to_99"].keys() == rows.keys()
+    figures = {f"search-quality-{name}.svg" for name in ("cold", "warm", "starts")}
+    assert {file.name for file in tmp_path.glob("*.svg")} == figures
     published = json.loads(next(tmp_path.glob("*-search-quality.json")).read_text())
     assert published["figures"] == found
     assert yaml.safe_load((tmp_path / NAME).read_text()) == found["chosen"]
@@ -73,16 +78,21 @@ def test_asha_trains_fewer_epochs_and_the_same_seed_repeats() -> None:
     assert replay(table, rules, seed=1) == outcome
 
 
-def test_warm_points_come_from_the_other_domains_and_are_tried_first() -> None:
+def test_a_replay_told_the_best_has_it_at_once_and_may_end_there() -> None:
     tables = made_up_table(configurations=8)
-    search, scheduler = settings_of("random")
-    wanted = points(tables, "dots", search)
-    own = [run.values for domain in ("lines", "rings") for run in tables[domain].runs.values()]
-    assert wanted[1:]
-    assert all(point in own for point in wanted[1:])
-    best = points({"dots": tables["dots"], "twin": tables["dots"]}, "twin", search)[1]
-    outcome = replay(tables["dots"], Rules(search, scheduler, slots=1), seed=0, points=[best])
-    assert outcome.epochs_to(1.0) <= 8
+    rules = Rules(*settings_of("random"), slots=1)
+    best = told(tables)("dots", 1)
+    whole = replay(tables["dots"], rules, seed=0, points=best)
+    assert whole.epochs_to(1.0) <= 8
+    part = replay(tables["dots"], rules, seed=0, points=best, until=1.0)
+    assert part.epochs_to(1.0) == whole.epochs_to(1.0) == len(part.best)
+    assert part.regret_after(50) == whole.regret_after(50) == 0
+
+
+def test_an_empty_point_is_sampled() -> None:
+    table = made_up_table(configurations=8)["dots"]
+    rules = Rules(*settings_of("random"), slots=1)
+    assert replay(table, rules, seed=3, points=[{}, {}]) == replay(table, rules, seed=3)
 
 
 def test_the_searches_are_those_of_the_shipped_settings() -> None:

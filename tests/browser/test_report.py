@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_sweeps import HOSTILE, make_sweep
+from made_sweeps import HOSTILE, TEST_IMAGES, make_sweep
+from shared_sets import MADE_UP, made_up
 
+from infosam.bundle import export_bundle
+from infosam.config import RunConfig, validate
+from infosam.data.card import read_card
+from infosam.training import load_materials, train
 from tune.report.page import write_comparison, write_report
 from tune.report.record import open_record
 
 WIDTHS = (1400, 420)
 PATIENCE_S = 60.0
+CANVAS = {"model": {"image_px": 64}, "train": {"epochs": 1, "batch_size": 4, "device": "cpu"}}
 TWO = {"search": {"sampler": "nsga2", "against": "adapter_mb"}, "scheduler": {"kind": "none"}}
 KINDS: dict[str, dict[str, Any]] = {
     "normal": {"finals": True},
@@ -40,13 +46,33 @@ FETCHED = "return performance.getEntriesByType('resource').map(e => e.name).filt
 OVERFLOW = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
+IMAGES = """
+return [...document.querySelectorAll('.pair img')].map(one => ({
+  alt: one.alt, width: one.naturalWidth, shown: one.getBoundingClientRect().width}));"""
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One page of each kind of sweep, and one that compares three."""
+    """One page of each kind of sweep, and one that compares three; the single trial has a real bundle and images."""
     root = tmp_path_factory.mktemp("sweeps")
-    made = {name: write_report(open_record(make_sweep(root / name, **kind))) for name, kind in KINDS.items()}
+    data = made_up(root, image_px=CANVAS["model"]["image_px"], test=TEST_IMAGES)[MADE_UP]
+    card = read_card(data)
+    source = {"name": card.domain, "digest": card.digest, "source": "made-up", "counts": dict(card.counts)}
+    made_with = {"single": {"settings": {"data": str(data), "run": {"model": CANVAS["model"]}}, "data": source}}
+    sweeps = {name: make_sweep(root / name, **kind, **made_with.get(name, {})) for name, kind in KINDS.items()}
+    add_bundle(data, sweeps["single"] / "trials" / "t0000" / "bundle", root / "checkpoints")
+    made = {name: write_report(open_record(sweep)) for name, sweep in sweeps.items()}
     three = [root / name for name in ("normal", "single", "failed", "two")]
     return made | {"comparison": write_comparison(three, root / "comparison.html")}
+
+
+def add_bundle(data: Path, out: Path, checkpoints: Path) -> None:
+    """An adapter after one epoch."""
+    config = validate(RunConfig, CANVAS, "test")
+    materials = load_materials(config.model, data, device="cpu", baselines=False)
+    (report,) = train(config, materials, checkpoint_dir=checkpoints)
+    assert report.checkpoint is not None
+    export_bundle(report.checkpoint, materials, out, card={"domain": MADE_UP})
 
 
 @pytest.fixture
@@ -79,6 +105,15 @@ def test_every_plot_is_drawn_and_the_page_fits(pages: dict[str, Path], show: Any
     assert browser.execute_script(OVERFLOW) <= 0
     assert browser.execute_script(FETCHED) == []
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_images_that_lost_most_are_seen(pages: dict[str, Path], show: Any, width: int) -> None:
+    images = show(pages["single"], width).execute_script(IMAGES)
+    assert [one["alt"].split(" on ")[0] for one in images] == ["zero-shot", "adapter"] * 4
+    for one in images:
+        assert one["width"] > 0, one
+        assert 50 < one["shown"] <= width, one
 
 
 def test_text_from_data_stays_text(pages: dict[str, Path], show: Any) -> None:

@@ -85,7 +85,7 @@ def test_a_learning_search_that_stops_early_goes_on_with_what_it_knows(
         [],
         space={"optim.lr": {"log_uniform": [1e-4, 1e-2]}},
         search={"trials": 8, "points": [], "startup_trials": 3},
-        scheduler={"kind": "asha", "grace_epochs": 1},
+        scheduler={"kind": "asha", "grace_epochs": 1, "reduction": 2},
     )
     before = killed_at(config, at_epoch("t0004", 1))
     resume_sweep("square", home=home, console=console, training=TRAINING)

@@ -173,6 +173,6 @@ def sweep_config(dataset: Path) -> SweepConfig:
         "run": {"train": {"epochs": 4, "batch_size": 2}},
         "space": {"optim.lr": {"log_uniform": [1e-4, 1e-2]}, "peft.rank": {"int_uniform": [1, 8]}},
         "search": {"trials": 6, "startup_trials": 3},
-        "scheduler": {"grace_epochs": 1},
+        "scheduler": {"grace_epochs": 1, "reduction": 2.0},
     }
     return parse_sweep_config(settings, [], source="test")

@@ -143,7 +143,7 @@ def test_a_real_sweep_ends_with_a_champion(dataset: Path, home: Home, console: C
             "optim.lr": {"log_uniform": [1e-3, 4e-3]},
         },
         "search": {"trials": 4, "points": [{"peft.kind": "lora"}, {"peft.kind": "adapter"}]},
-        "scheduler": {"grace_epochs": 2},
+        "scheduler": {"grace_epochs": 2, "reduction": 2.0},
     }
     outcome = run_sweep(parse_sweep_config(settings, [], source="test"), home=home, console=console)
     show_outcome(console, outcome)

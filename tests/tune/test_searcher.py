@@ -128,8 +128,9 @@ def test_closing_puts_what_never_started_back_into_the_queue() -> None:
 
 
 def test_points_come_first_and_the_rest_of_them_is_sampled() -> None:
-    one = play(points=[{"optim.lr": 1e-3, "peft.rank": 4}, {"peft.rank": 2}])
-    first, second = one.start(), one.start()
+    one = play(points=[{"optim.lr": 1e-3, "peft.rank": 4}, {}, {"peft.rank": 2}])
+    first, sampled, second = one.start(), one.start(), one.start()
+    assert sampled["values"].keys() == first["values"].keys()
     assert first == {"trial": "t0000", "values": {"optim.lr": 1e-3, "peft.rank": 4}}
     assert second["values"]["peft.rank"] == 2
     assert 1e-4 <= second["values"]["optim.lr"] <= 1e-2

@@ -14,7 +14,7 @@ from tune.event_log import NAME, EventLog
 from tune.events import OBJECTIVE, EpochReported, SweepStarted, TrialEnded, TrialStarted
 from tune.home import Home
 from tune.plan import SETTINGS_FILE, make_plan
-from tune.warm_start import PAPER, warm_started
+from tune.warm_start import PAPER, WORST, first_tried, ranked, regrets, warm_started
 
 GOOD = {"peft.kind": "lora", "peft.rank": 8, "info.compression": 2.0, "info.distillation": 0.1, "optim.lr": 1e-3}
 SECOND = {"peft.kind": "adapter", "peft.width": 16, "info.compression": 0.0, "optim.lr": 1e-4}
@@ -38,32 +38,63 @@ def earlier(folder: Path, name: str, domain: str, trials: list[dict[str, Any]], 
 
 
 def parse(*overrides: str, **settings: Any) -> SweepConfig:
-    return parse_sweep_config({"data": "somewhere", **settings}, list(overrides), source="test")
+    return parse_sweep_config({"data": "somewhere", "warm_start": "auto", **settings}, list(overrides), source="test")
 
 
-def test_the_best_of_other_domains_come_first_with_the_papers_defaults(tmp_path: Path) -> None:
+def test_the_best_of_other_domains_come_first_and_the_papers_defaults_after_them(tmp_path: Path) -> None:
     earlier(tmp_path, "leaf", "leaf", [GOOD, SECOND])
     earlier(tmp_path, "mine", "disc", [{"optim.lr": 1.1e-3}])
     config, notes = warm_started(parse(), "disc", [tmp_path])
-    paper, *found = config.search.points
+    *found, paper = config.search.points
     assert paper.items() <= PAPER.items()
-    assert found == [GOOD, SECOND]
+    assert found == [{}, GOOD, {}, SECOND]  # empty: sampled
     assert config.warm_start == "off"
     assert any("leaf (leaf, val Dice 0.900)" in note for note in notes)
     assert any("paper's defaults" in note for note in notes)
 
 
-def test_ones_own_points_stay_first_and_may_be_the_papers() -> None:
-    config = load_sweep_config(Path("tune/sweeps/default.yaml"))
+def test_ones_own_points_stay_first_and_a_first_sweep_tries_the_papers_too() -> None:
+    shipped = Path("tune/sweeps/default.yaml")
+    config = load_sweep_config(shipped, ["warm_start=auto"])
+    assert warm_started(load_sweep_config(shipped), "disc", [])[1] == []  # off
     settled, notes = warm_started(config, "disc", [])
-    assert (settled.search.points, notes) == (config.search.points, [])
+    *own, paper = settled.search.points
+    assert own == config.search.points
+    assert paper.items() <= PAPER.items()
+    assert notes == ["Warm start also tries the paper's defaults"]
+
+
+def test_the_papers_place_is_kept_and_a_sweep_without_any_says_so(tmp_path: Path) -> None:
+    earlier(tmp_path, "leaf", "leaf", [GOOD, SECOND])
+    one = {"optim.lr": 1e-3}
+    config, _ = warm_started(parse(search={"trials": 3, "points": [one]}), "disc", [tmp_path])
+    assert config.search.points[:2] == [one, GOOD]
+    assert config.search.points[2].items() <= PAPER.items()
+    config, _ = warm_started(parse("search.trials=1"), "disc", [tmp_path])
+    assert [point.items() <= PAPER.items() for point in config.search.points] == [True]
+    config, notes = warm_started(parse(search={"trials": 1, "points": [one]}), "disc", [tmp_path])
+    assert (config.search.points, notes) == ([one], ["Warm start has no place: search.points fill all 1 trials"])
+    config, notes = warm_started(parse(constraints={"adapter_mb": 0.01}), "disc", [])
+    assert config.search.points == []
+    assert any("leaves out the paper's defaults" in note and "adapter_mb" in note for note in notes)
+
+
+def test_a_space_without_what_the_paper_chose_gets_no_point_of_it() -> None:
+    rates: dict[str, Any] = {"optim.lr": {"log_uniform": [1e-4, 1e-3]}}
+    assert warm_started(parse(space=rates), "disc", [])[0].search.points == []
+    ranks = {**rates, "peft.rank": {"int_uniform": [8, 16]}}
+    plain = parse(space=ranks, run={"info": {"compression": 0.0}})
+    assert warm_started(plain, "disc", [])[0].search.points == []
+    config, notes = warm_started(parse(space=ranks), "disc", [])
+    assert config.search.points == [{"peft.rank": 8, "optim.lr": 2e-4}]
+    assert notes == ["Warm start also tries the paper's defaults, changed to fit: peft.rank 4 -> 8"]
 
 
 def test_an_own_point_that_is_the_papers_is_not_repeated(tmp_path: Path) -> None:
     earlier(tmp_path, "leaf", "leaf", [GOOD])
     own = {"peft.kind": "lora", "peft.rank": 4, "info.compression": 1.0, "info.distillation": 0.5, "optim.lr": 5e-4}
     config, notes = warm_started(parse(search={"points": [own]}), "disc", [tmp_path])
-    assert config.search.points == [own, GOOD]
+    assert config.search.points == [own, {}, GOOD]
     assert not any("paper" in note for note in notes)
 
 
@@ -72,14 +103,45 @@ def test_the_newest_sweep_of_each_domain_counts_and_only_some_trials_are_taken(t
     earlier(tmp_path, "new", "leaf", [GOOD], at=2)
     earlier(tmp_path, "road", "road", [{**GOOD, "peft.rank": 3}, {**GOOD, "peft.rank": 5}], at=3)
     config, _ = warm_started(parse("search.trials=8"), "disc", [tmp_path])
-    assert config.search.points[1:] == [{**GOOD, "peft.rank": 3}, GOOD]
+    assert config.search.points[:-1] == [{}, {**GOOD, "peft.rank": 3}, {}, GOOD]
+
+
+def test_what_did_well_in_all_domains_comes_before_the_best_of_one(tmp_path: Path) -> None:
+    ones = [{**GOOD, "peft.rank": rank} for rank in (2, 3)]
+    worse = [{**SECOND, "peft.width": width} for width in (8, 9, 10, 11, 12)]
+    earlier(tmp_path, "leaf", "leaf", [ones[0], GOOD, *worse])
+    earlier(tmp_path, "road", "road", [ones[1], GOOD, *worse])
+    config, notes = warm_started(parse(), "disc", [tmp_path])
+    found = [point for point in config.search.points if point]
+    assert found[0] == GOOD
+    assert {point["peft.rank"] for point in found[1:3]} == {2, 3}
+    assert "leaf (leaf, val Dice 0.800)" in notes[0]
+
+
+def test_domains_have_the_same_say_however_far_apart_their_scores_are() -> None:
+    wide = {"a": 0.9, "b": 0.5, "c": 0.4, "d": 0.1}
+    narrow = {"a": 0.900, "b": 0.901, "c": 0.899, "d": 0.898}
+    assert regrets(wide)["d"] == pytest.approx(min(WORST, 0.8 / 0.45))
+    assert regrets(narrow)["a"] == pytest.approx(0.001 / 0.0015)
+    assert regrets({"a": 0.5, "b": 0.5, "c": 0.1}) == {"a": 0.0, "b": 0.0, "c": WORST}
+    assert regrets({}) == {}
+    assert ranked([wide, narrow])[0] == "a"
+    assert ranked([{"a": 0.9, "b": 0.8, "c": 0.1}, {"d": 0.7}, {}]) == ["a", "d", "b", "c"]
+
+
+def test_sampled_trials_stand_between_what_was_found_while_there_is_room() -> None:
+    own, found, paper = [{"a": 0}], [{"a": 1}, {"a": 2}], {"a": 3}
+    assert first_tried(9, own, found, paper) == [{"a": 0}, {}, {"a": 1}, {}, {"a": 2}, {"a": 3}]
+    assert first_tried(5, own, found, paper) == [{"a": 0}, {}, {"a": 1}, {"a": 2}, {"a": 3}]
+    assert first_tried(3, own, found, None) == [{"a": 0}, {"a": 1}, {"a": 2}]
 
 
 def test_no_room_means_no_warm_start(tmp_path: Path) -> None:
     earlier(tmp_path, "leaf", "leaf", [GOOD])
     fixed = [{"optim.lr": 1e-3}, {"optim.lr": 2e-4}]
     config, notes = warm_started(parse(search={"trials": 2, "points": fixed}), "disc", [tmp_path])
-    assert (config.search.points, notes) == (fixed, [])
+    assert config.search.points == fixed
+    assert notes == ["Warm start has no place: search.points fill all 2 trials"]
 
 
 @pytest.mark.parametrize(
@@ -97,14 +159,14 @@ def test_values_are_made_to_fit_with_a_word(
 ) -> None:
     earlier(tmp_path, "leaf", "leaf", [values])
     config, notes = warm_started(parse(), "disc", [tmp_path])
-    assert config.search.points[-1] == expected
+    assert config.search.points[1] == expected
     assert any(words in note for note in notes)
 
 
 def test_what_breaks_a_constraint_is_left_out_with_a_word(tmp_path: Path) -> None:
     earlier(tmp_path, "leaf", "leaf", [{**GOOD, "peft.rank": 16}, {**GOOD, "peft.rank": 2}])
     config, notes = warm_started(parse(constraints={"adapter_mb": 0.05}), "disc", [tmp_path])
-    assert [point["peft.rank"] for point in config.search.points] == [4, 2]
+    assert [point["peft.rank"] for point in config.search.points if point] == [2, 4]
     assert any("leaves out leaf" in note and "adapter_mb" in note for note in notes)
 
 

@@ -60,7 +60,8 @@ class SearchConfig(Strict):
     """Second objective of nsga2, to be small while validation Dice is large: adapter_mb, what is trained in the image
     encoder; epoch_seconds, mean time of an epoch. The champion is still chosen by validation Dice alone."""
     points: Annotated[list[dict[str, Any]], BeforeValidator(with_numbers)] = Field(default_factory=list)
-    """Configurations to try first, each a mapping of searched paths to values; paths left out are sampled."""
+    """Configurations to try first, each a mapping of searched paths to values; paths left out are sampled, all of
+    them for an empty one."""
     storage: Literal["journal", "memory", "rdb"] = "journal"
     """Where Optuna keeps the study: a journal file in the sweep's folder, memory only, or the database at `url`. A
     sweep can be resumed with each of them."""
@@ -98,9 +99,9 @@ class SchedulerConfig(Strict):
     """asha: at each rung only the best share goes on (Li et al. 2020); median: a trial whose best score so far lies
     below the median of the others' running averages at the same epoch is stopped (Golovin et al. 2017); none: every
     trial runs all its epochs."""
-    grace_epochs: int = Field(default=4, ge=1)
+    grace_epochs: int = Field(default=6, ge=1)
     """First rung: no trial is stopped before this many epochs; none at all where trials are not longer."""
-    reduction: float = Field(default=2.0, gt=1, le=16)
+    reduction: float = Field(default=4.0, gt=1, le=16)
     """asha: one in this many trials survives a rung; the next rung is this many times later."""
     min_trials: int = Field(default=3, ge=1)
     """median: trials that must have reached an epoch before another is measured by them."""

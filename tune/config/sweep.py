@@ -83,10 +83,11 @@ class SweepConfig(Strict):
     """When the sweep stops before all trials."""
     final: FinalConfig = FinalConfig()
     """What is trained after the search."""
-    warm_start: Annotated[Literal["auto", "off"] | list[Name], BeforeValidator(_off)] = "auto"
-    """Earlier sweeps of other domains whose best configurations are tried first: auto, the newest ones in the folder
-    for sweeps; off; or a list of their names. The points found stand in search.points of the sweep's own sweep.yaml,
-    where warm_start is off, so that running that file repeats the sweep."""
+    warm_start: Annotated[Literal["auto", "off"] | list[Name], BeforeValidator(_off)] = "off"
+    """Earlier sweeps of other domains whose best configurations are tried after search.points, a sampled one before
+    each, and then the paper's defaults: auto, the newest ones in the folder for sweeps; off; or a list of their names.
+    All of it stands in search.points of the sweep's own sweep.yaml, where warm_start is off, so that running that file
+    repeats the sweep."""
     resources: ResourceConfig = ResourceConfig()
     """What a trial may use."""
     tracking: TrackingConfig = TrackingConfig()
