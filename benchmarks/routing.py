@@ -39,6 +39,7 @@ from infosam.bundle import export_bundle
 from infosam.config import RunConfig, validate
 from infosam.data.card import SPLITS, Split
 from infosam.data.dataset import SegmentationDataset
+from infosam.data.manifest import Splitting
 from infosam.data.store import import_dataset, open_dataset
 from infosam.routing.features import FeatureConfig
 from infosam.routing.fitting import SCENES, SCORER
@@ -47,6 +48,8 @@ from infosam.synthetic import write_demo_domain
 from infosam.training import best_checkpoint, load_materials, train
 
 Figures = dict[str, Any]
+GROUPS = {"polyp": r"(cvc_s\d+)", "retinal_vessel": r"(chase_\d+|drive_\d+|stare_\w+)"}
+"""What a user would give as --group: frames of one sequence, both eyes of one child."""
 BESIDE = ("dice_per_domain", "mistaken", "mistaken_disturbed", "taken_by")
 """What stands beside the figures in the file."""
 
@@ -156,7 +159,7 @@ def imported(source: Path, name: str, work: Path) -> Path:
     """The data set, imported unless it is there: to check it again takes as long."""
     out = work / "data" / name
     if not out.exists():
-        import_dataset(source, domain=name, out=out)
+        import_dataset(source, domain=name, out=out, splitting=Splitting(group=GROUPS.get(name)))
     return out
 
 
