@@ -218,4 +218,3 @@ def wilson(values: Iterable[bool] | NDArray[np.bool_]) -> list[float]:
     middle = (mean + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * float(np.sqrt(mean * (1 - mean) / count + z * z / (4 * count * count)))
     return [round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4)]
-

@@ -13,6 +13,7 @@ from routing_choice import DISTURBED
 
 from infosam import metrics
 from infosam.bundle import read_bundle
+from infosam.data.card import Split
 from infosam.data.prompts import box_of
 from infosam.data.store import open_dataset
 from infosam.prompt_files import ImagePrompt
@@ -48,14 +49,11 @@ class Shown:
         return Shown(self.domain, change(self.rgb, np.random.default_rng([2, row])), truth)
 
 
-def test_images(data: Mapping[str, Path]) -> list[Shown]:
-    images = []
-    for name, folder in data.items():
-        store = open_dataset(folder)
-        for rows in store.images("test"):
-            sample = store.read("test", rows[0])
-            images.append(Shown(name, sample.image, sample.mask))
-    return images
+def images_of(name: str, folder: Path, split: Split) -> list[Shown]:
+    """A data set's images of a split, each once, with its first mask."""
+    store = open_dataset(folder)
+    samples = (store.read(split, rows[0]) for rows in store.images(split))
+    return [Shown(name, sample.image, sample.mask) for sample in samples]
 
 
 def relative_distances(bundles: Mapping[str, Path], images: Sequence[Shown]) -> NDArray[np.float64]:

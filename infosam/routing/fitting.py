@@ -121,7 +121,9 @@ def held_out_threshold(
 
 def folds(groups: Tensor, seed: int) -> Tensor:
     """A fold for each image (n,), FOLDS in all or as many as there are groups, about equally large: groups at random,
-    large ones first, each to the fold that is smallest yet."""
+    large ones first, each to the fold that is smallest yet. Where all images are one group, each stands alone."""
+    if len(groups.unique()) == 1:
+        groups = torch.arange(len(groups))
     numbers, sizes = groups.unique(return_counts=True)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(numbers)))
     order = order[sizes[order].argsort(descending=True, stable=True)]

@@ -94,7 +94,7 @@ class TestInThePool:
     def test_disturbed_copies_find_it_too(self, pool: AdapterPool, unseen: Pictures) -> None:
         rng = np.random.default_rng(5)
         for name, rgb in unseen[::4]:
-            assert {one.domain for one in pool.predict_batch(copies(rgb, 5, rng))} <= {name, None}
+            assert {one.domain for one in pool.predict_batch(copies(rgb, rng))} <= {name, None}
 
     def test_noise_is_of_no_domain_and_gets_plain_sam(self, pool: AdapterPool, tiny_base: BaseSam) -> None:
         noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
