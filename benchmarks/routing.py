@@ -31,8 +31,8 @@ from PIL import Image
 from results_file import publish
 from rich.console import Console
 from rich.table import Table
-from routing_choice import CANDIDATES, DEFAULT, QUICK_CANDIDATES, TAPS, TARGETS, choose, encoded, judge
-from routing_figures import JOINT, against_others, disturbances
+from routing_choice import CANDIDATES, DEFAULT, DISTURBED, QUICK_CANDIDATES, TAPS, TARGETS, choose, encoded, judge
+from routing_figures import JOINT, against_others, open_set, summary, under
 from routing_masks import Shown, images_of
 from routing_speed import measure_speed
 from shared_sets import DOMAINS, VARIABLE, default_folder
@@ -52,9 +52,7 @@ from infosam.training import best_checkpoint, load_materials, train
 Figures = dict[str, Any]
 GROUPS = {"polyp": r"(cvc_s\d+)", "retinal_vessel": r"(chase_\d+|drive_\d+|stare_\w+)"}
 """What a user would give as --group: frames of one sequence, both eyes of one child."""
-BESIDE = (
-    "dice_per_domain", "mistaken", "accuracy_per_domain", "disturbed", "photographs", "domain_accuracy_interval",
-)  # fmt: skip
+BESIDE = ("dice_per_domain", "mistaken", "accuracy_per_domain")
 """What stands beside the figures in the file."""
 STRANGERS = "generic_objects"
 """Photographs of everyday things, asked about and never trained on."""
@@ -170,11 +168,12 @@ def measure(
     images = [one for name, folder in data.items() for one in images_of(name, folder, "test")]
     strangers = [] if arguments.quick else photographs(arguments.data, work, "test")
     done = work / "figures" / state_of([*bundles.values(), joint])
-    found: Figures = {
-        **kept(done / "disturbed.json", partial(disturbances, bundles, images, strangers)),
-        **kept(done / "dice.json", partial(against_others, bundles, joint, images)),
-    }
-    beside = {name: found.pop(name) for name in BESIDE}
+    found = kept(done / "dice.json", partial(against_others, bundles, joint, images))
+    disturbed = {how: kept(done / f"{how}.json", partial(under, bundles, images, how)) for how in DISTURBED}
+    found |= summary(disturbed)
+    beside = {name: found.pop(name) for name in BESIDE} | {"disturbed": disturbed}
+    if strangers:
+        beside["photographs"] = kept(done / "photographs.json", partial(open_set, bundles, images, strangers))
     console.print(dice_table(beside["dice_per_domain"]))
     if arguments.adapters:
         first = next(iter(bundles.values()))
