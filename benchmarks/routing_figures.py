@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from routing_choice import DISTURBED
 from routing_masks import Scored, Shown, relative_distances, segmented
 
 from infosam.bootstrap import mean_interval
