@@ -110,11 +110,10 @@ def choice(arguments: argparse.Namespace, data: Mapping[str, Path], work: Path, 
     console.print("Choosing tap, rule and chooser on train and val", style="dim")
     domains = {name: encoded(base, path, folder / f"{name}.npz") for name, path in data.items()}
     strangers = strange_features(arguments, base, work, folder)
-    judged: Figures = {}
-    for candidate in QUICK_CANDIDATES if arguments.quick else CANDIDATES:
-        judged[candidate.name] = found = judge(candidate, domains, strangers)
-        told = ("shortfall", *TARGETS, "false_accept")
-        console.print(f"{candidate.name:62s} {' '.join(f'{found[name]:.3f}' for name in told)}", highlight=False)
+    judged = judge(QUICK_CANDIDATES if arguments.quick else CANDIDATES, domains, strangers)
+    for name, found in judged.items():
+        told = " ".join(f"{found[key]:.3f}" for key in ("shortfall", *TARGETS))
+        console.print(f"{name:62s} {told}", highlight=False)
     chosen = choose(judged)
     figures = {"chosen": chosen, "chosen_is_default": chosen == DEFAULT.name}
     if arguments.out:

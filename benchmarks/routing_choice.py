@@ -26,7 +26,7 @@ from infosam.data.store import Store, open_dataset
 from infosam.routing.disturbances import WAYS, copies, cropped, framed, reencoded, resized
 from infosam.routing.features import FeatureConfig
 from infosam.routing.fitting import FOLDS, MOST_IMAGES, QUANTILE, SCORER, encode_pictures, folds, held_out_scores
-from infosam.routing.scorers import SCORERS, Mahalanobis, ScorerName, Statistics
+from infosam.routing.scorers import SCORERS, ScorerName, Statistics
 from infosam.sam.weights import BaseSam
 
 Picture = NDArray[np.uint8]
@@ -101,14 +101,6 @@ class Encoded:
         return replace(self, fit=part(self.fit, taps), shown=shown)
 
 
-@dataclass(frozen=True)
-class Known:
-    """What a candidate makes of the images of a domain."""
-
-    statistics: Statistics
-    threshold: float
-
-
 def part(encoded: Tensor, taps: Sequence[int]) -> Tensor:
     """The features of some taps out of those of all: parts have equal shares there, so only the length changes."""
     parts = encoded.unflatten(-1, (len(TAPS), -1))[..., [TAPS.index(tap) for tap in taps], :]
@@ -170,33 +162,40 @@ def _rows(store: Store, split: Split) -> list[int]:
 # -------------------------------------------------------------------------------------------------------- judging
 
 
-def fit(candidate: Candidate, seen: Tensor, groups: Tensor, seed: int) -> Known:
+@dataclass(frozen=True)
+class Fitted:
+    """What candidates of one family know of a domain; they differ in what they make of it."""
+
+    statistics: Statistics
+    scores: Tensor  # (n, 1 + w) of the pictures, held out
+
+    def threshold(self, candidate: Candidate) -> float:
+        if candidate.every_way:
+            return float(self.scores.quantile(candidate.quantile, dim=0).max())
+        return float(self.scores.quantile(candidate.quantile))
+
+
+def fit(family: Candidate, seen: Tensor, groups: Tensor, seed: int) -> Fitted:
     """From features (n, 1 + w, F) of images of `groups` (n,)."""
-    if not candidate.grouped:
+    if not family.grouped:
         groups = torch.arange(len(seen))
-    if candidate.few:
+    if family.few:
         count, rng = min(len(WAYS), max(1, 400 // len(seen) - 1)), np.random.default_rng(seed)
         kinds = np.stack([[0, *(1 + rng.permutation(len(WAYS))[:count])] for _ in seen])
         seen = seen[torch.arange(len(seen))[:, None], torch.from_numpy(kinds)]
-    scores = held_out_scores(seen, groups, seen[:0, 0], candidate.scorer, seed)
-    wide = (
-        scores.quantile(candidate.quantile, dim=0).max() if candidate.every_way else scores.quantile(candidate.quantile)
-    )
-    again = groups.repeat_interleave(seen.shape[1]) if candidate.grouped else None
-    return Known(SCORERS[candidate.scorer].fit(seen.flatten(0, 1), seen[:0, 0], again), float(wide))
+    again = groups.repeat_interleave(seen.shape[1]) if family.grouped else None
+    scores = held_out_scores(seen, groups, seen[:0, 0], family.scorer, seed)
+    return Fitted(SCORERS[family.scorer].fit(seen.flatten(0, 1), seen[:0, 0], again), scores)
 
 
-def ask(candidate: Candidate, known: Sequence[Known], asked: Tensor) -> tuple[Tensor, Tensor]:
-    """Of features (B, F): number of the domain (B,), and distance to it over its threshold (B,)."""
-    scorer = SCORERS[candidate.scorer]
-    distances = scorer.score(asked, scorer.stack([one.statistics for one in known]))
-    relative = distances / torch.tensor([one.threshold for one in known])
+def decide(candidate: Candidate, distances: Tensor, known: Sequence[Fitted]) -> tuple[Tensor, Tensor]:
+    """Of distances (B, N): number of the domain (B,), and distance to it over its threshold (B,)."""
+    relative = distances / torch.tensor([one.threshold(candidate) for one in known])
     if candidate.chooser == "ratio":
         found = relative.min(dim=1)
         return found.indices, found.values
-    assert isinstance(scorer, Mahalanobis)
-    volumes = torch.stack([log_volume(one.statistics) for one in known])
-    best = (distances.square() + volumes / asked.shape[1]).argmin(dim=1)
+    volumes = torch.stack([log_volume(one.statistics) / len(one.statistics["mean"]) for one in known])
+    best = (distances.square() + volumes).argmin(dim=1)
     return best, relative.gather(1, best[:, None])[:, 0]
 
 
@@ -206,27 +205,46 @@ def log_volume(known: Statistics) -> Tensor:
     return -(1 / rest - lengths).log().sum() + (known["mean"].shape[0] - len(lengths)) * rest.log().sum()
 
 
-def judge(candidate: Candidate, domains: Mapping[str, Encoded], strangers: Tensor) -> Figures:
-    """Figures of one candidate, over all images that were held out. `strangers` (n, F): of no domain, all taps."""
-    seen = {name: one.part(candidate.taps) for name, one in domains.items()}
-    strange = part(strangers, candidate.taps)
-    outcome = _Outcome(list(domains))
+def judge(candidates: Sequence[Candidate], domains: Mapping[str, Encoded], strangers: Tensor) -> dict[str, Figures]:
+    """Figures of candidates by name, over all images that were held out. `strangers` (n, F): of no domain, all taps."""
+    outcomes = {one.name: _Outcome(list(domains)) for one in candidates}
+    families: dict[Candidate, list[Candidate]] = {}
+    for one in candidates:
+        families.setdefault(Candidate(one.taps, one.scorer, one.few, one.grouped), []).append(one)
+    for family, members in families.items():
+        seen = {name: one.part(family.taps) for name, one in domains.items()}
+        strange = part(strangers, family.taps)
+        for known, held in _held_out(family, seen):
+            scorer = SCORERS[family.scorer]
+            stacked = scorer.stack([one.statistics for one in known])
+            far = {key: scorer.score(asked, stacked) for key, asked in held.items()}
+            for member in members:
+                outcomes[member.name].add(member, known, far, scorer.score(strange, stacked))
+    return {name: outcome.figures() for name, outcome in outcomes.items()}
+
+
+def _held_out(
+    family: Candidate, seen: Mapping[str, Encoded]
+) -> Iterator[tuple[list[Fitted], dict[tuple[str, str], Tensor]]]:
+    """What is known of every domain, and features (B, F) of other images of theirs, by domain and disturbance."""
     for seed in range(SEEDS):
-        fold_of = {name: folds(one.groups, 100 + seed) for name, one in seen.items()}
         for fold in range(FOLDS):
-            inside = {name: fold_of[name] != fold for name in seen}
-            known = [
-                fit(candidate, one.fit[inside[name], seed], one.groups[inside[name]], seed)
-                for name, one in seen.items()
-            ]
-            held = {
-                name: {how: one.shown["train", how][~inside[name]] for how in DISTURBED} for name, one in seen.items()
-            }
-            outcome.add(candidate, known, held, strange)
-        known = [fit(candidate, one.fit[:, seed], one.groups, seed) for one in seen.values()]
-        held = {name: {how: one.shown["val", how] for how in DISTURBED} for name, one in seen.items()}
-        outcome.add(candidate, known, held, strange)
-    return outcome.figures()
+            outside = {name: folds(one.groups, 100 + seed) == fold for name, one in seen.items()}
+            rest = [(one, ~outside[name]) for name, one in seen.items()]
+            known = [fit(family, one.fit[inside, seed], one.groups[inside], seed) for one, inside in rest]
+            yield known, _asked(seen, "train", outside)
+        known = [fit(family, one.fit[:, seed], one.groups, seed) for one in seen.values()]
+        yield known, _asked(seen, "val")
+
+
+def _asked(
+    seen: Mapping[str, Encoded], split: Split, rows: Mapping[str, Tensor] | None = None
+) -> dict[tuple[str, str], Tensor]:
+    found = {}
+    for (name, one), how in product(seen.items(), DISTURBED):
+        shown = one.shown[split, how]
+        found[name, how] = (shown if rows is None else shown[rows[name]]).flatten(0, 1)
+    return found
 
 
 class _Outcome:
@@ -241,19 +259,21 @@ class _Outcome:
         self._strange: list[Tensor] = []
 
     def add(
-        self, candidate: Candidate, known: list[Known], held: Mapping[str, Mapping[str, Tensor]], strange: Tensor
+        self, candidate: Candidate, known: list[Fitted], far: Mapping[tuple[str, str], Tensor], strange: Tensor
     ) -> None:
+        """`far`: distances (B, N) by domain and disturbance; `strange`: (B, N)."""
+        for (name, how), distances in far.items():
+            number = self._names.index(name)
+            found, distance = decide(candidate, distances, known)
+            self._right.setdefault((how, name), []).append((found == number) & (distance <= 1))
+            self._wrong.setdefault(how, []).append((found != number) & (distance <= 1))
         for number, name in enumerate(self._names):
-            for how, asked in held[name].items():
-                found, distance = ask(candidate, known, asked.flatten(0, 1))
-                self._right.setdefault((how, name), []).append((found == number) & (distance <= 1))
-                self._wrong.setdefault(how, []).append((found != number) & (distance <= 1))
-            others = known[:number] + known[number + 1 :]
-            self._outside[name].append(ask(candidate, others, held[name]["clean"].flatten(0, 1))[1])
+            kept = [index for index in range(len(known)) if index != number]
+            others = [known[index] for index in kept]
             for other in self._names:
-                if other != name:
-                    self._inside[name].append(ask(candidate, others, held[other]["clean"].flatten(0, 1))[1])
-        self._strange.append(ask(candidate, known, strange)[1])
+                distance = decide(candidate, far[other, "clean"][:, kept], others)[1]
+                (self._outside if other == name else self._inside)[name].append(distance)
+        self._strange.append(decide(candidate, strange, known)[1])
 
     def figures(self) -> Figures:
         accuracy = {
