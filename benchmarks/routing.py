@@ -1,16 +1,17 @@
 """Does the right adapter choose itself? Routing against the oracle, against no adapter and against one for all domains.
 
-    python benchmarks/routing.py [--quick] [--data FOLDER] [--work FOLDER] [--out FOLDER]
+    python benchmarks/routing.py [--stage choose|test|all] [--quick] [--data FOLDER] [--work FOLDER] [--out FOLDER]
 
 FOLDER of --data holds one folder per domain (polyp, leaf_disease, retinal_vessel, road, skin_lesion) with train.csv,
-val.csv and test.csv (default: INFOSAM_TEST_DATA, or shared/data beside the checkout); --quick takes three procedural
-domains instead. For each domain, and for all together, one LoRA is trained, briefly and alike. --work keeps what is
-done, training and figures, so that the same command goes on after a stop; figures are kept per state of the bundles.
+val.csv and test.csv (default: INFOSAM_TEST_DATA, or shared/data beside the checkout), and generic_objects, photographs
+that belong to none of them; --quick takes three procedural domains instead. --work keeps what is done (features,
+training, figures), so that the same command goes on after a stop; figures are kept per state of the bundles.
 
-Tap and scorer are chosen on validation (`routing_choice.py`); the test split is scored once, with the statistics that
-the package ships (`infosam.routing.features.FeatureConfig`), which must be the chosen ones for the figures to be those
-of the choice: `chosen_is_default` says so. Dice: strict protocol, box around the truth, and none, per image at its own
-size. An abstention is frozen SAM, and counts as wrong in accuracies. The last line is one JSON object of figures.
+choose: tap, fitting rule and way to choose are decided on train and val (`routing_choice.py`) and written to --out as
+DATE-routing-choice.json. test: for each domain, and for all together, one LoRA is trained, briefly and alike, and the
+test split is scored, with the statistics that the package ships; refused unless they are those of the newest choice in
+--out. all (default): both. Dice: strict protocol, box around the truth, and none, per image at its own size. An
+abstention is frozen SAM, and counts as wrong in accuracies. The last line is one JSON object of figures.
 """
 
 from __future__ import annotations
@@ -30,25 +31,34 @@ from PIL import Image
 from results_file import publish
 from rich.console import Console
 from rich.table import Table
-from routing_choice import Candidate, choose, encode_domain, judge_all
-from routing_figures import JOINT, against_others, left_out, robustness, test_images
+from routing_choice import CANDIDATES, DEFAULT, DISTURBED, QUICK_CANDIDATES, TAPS, TARGETS, choose, encoded, judge
+from routing_figures import JOINT, against_others, open_set, summary, under
+from routing_masks import Shown, images_of
 from routing_speed import measure_speed
 from shared_sets import DOMAINS, VARIABLE, default_folder
+from torch import Tensor
 
 from infosam.bundle import export_bundle
 from infosam.config import RunConfig, validate
 from infosam.data.card import SPLITS, Split
-from infosam.data.dataset import SegmentationDataset
-from infosam.data.store import import_dataset, open_dataset
+from infosam.data.manifest import Splitting
+from infosam.data.store import import_dataset
 from infosam.routing.features import FeatureConfig
-from infosam.routing.fitting import SCENES, SCORER
+from infosam.routing.fitting import encode_pictures, scene_features
 from infosam.sam.weights import BaseSam, load_base
 from infosam.synthetic import write_demo_domain
 from infosam.training import best_checkpoint, load_materials, train
 
 Figures = dict[str, Any]
-BESIDE = ("dice_per_domain", "mistaken", "mistaken_disturbed", "taken_by")
+GROUPS = {"polyp": r"(cvc_s\d+)", "retinal_vessel": r"(chase_\d+|drive_\d+|stare_\w+)"}
+"""What a user would give as --group: frames of one sequence, both eyes of one child."""
+BESIDE = ("dice_per_domain", "mistaken", "accuracy_per_domain")
 """What stands beside the figures in the file."""
+STRANGERS = "generic_objects"
+"""Photographs of everyday things, asked about and never trained on."""
+MOST_STRANGERS = 120
+CHOICE = "routing-choice"
+FIRST_BLOCKS = (0, 2, 3)
 
 
 def main() -> None:
@@ -58,23 +68,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work = arguments.work or Path(scratch)
         sources = procedural(work) if arguments.quick else {name: arguments.data / name for name in DOMAINS}
-        figures, more = measure(arguments, sources, work, console)
+        data = imported_sets(sources, work)
+        figures: Figures = {}
+        if arguments.stage != "test":
+            figures = {**choice(arguments, data, work, console), **figures}
+        if arguments.stage != "choose":
+            refuse_other_than_chosen(arguments, figures)
+            found, more = measure(arguments, sources, data, work, console)
+            figures |= found
+            if arguments.out:
+                publish(arguments.out, "routing", figures, **more)
     console.print(f"canvas {arguments.size} px, {arguments.epochs} epochs, seed 0, domains: {', '.join(sources)}")
-    if arguments.out:
-        publish(arguments.out, "routing", figures, **more)
     print(json.dumps(figures))
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stage", choices=["choose", "test", "all"], default="all")
     parser.add_argument("--data", type=Path, default=default_folder(), help="folder of data sets")
     parser.add_argument(
         "--work", type=Path, help="folder for data, adapters and what is done; default: a temporary one"
     )
-    parser.add_argument("--out", type=Path, help="folder for a dated file of the figures")
-    parser.add_argument("--size", type=int, default=128, help="side of the canvas in px")
+    parser.add_argument("--out", type=Path, help="folder for dated files of the figures")
+    parser.add_argument("--size", type=int, default=192, help="side of the canvas in px")
     parser.add_argument("--epochs", type=int, default=4, help="of every adapter")
-    parser.add_argument("--adapters", type=int, nargs="+", default=[5, 50, 500], help="sizes of pools, for speed")
+    parser.add_argument("--adapters", type=int, nargs="*", default=[5, 50, 500], help="sizes of pools, for speed")
     parser.add_argument("--requests", type=int, default=200, help="images of a stream, for latency")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="three small procedural domains, to see that it runs")
@@ -85,36 +103,100 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
+def choice(arguments: argparse.Namespace, data: Mapping[str, Path], work: Path, console: Console) -> Figures:
+    """What was chosen, and the default's figures on train and val; published."""
+    base = load_base(settings(arguments).model)
+    folder = work / f"encoded-{arguments.size}"
+    console.print("Choosing tap, rule and chooser on train and val", style="dim")
+    domains = {name: encoded(base, path, folder / f"{name}.npz") for name, path in data.items()}
+    strangers = strange_features(arguments, base, work, folder)
+    judged = judge(QUICK_CANDIDATES if arguments.quick else CANDIDATES, domains, strangers)
+    for name, found in judged.items():
+        told = " ".join(f"{found[key]:.3f}" for key in ("shortfall", *TARGETS))
+        console.print(f"{name:62s} {told}", highlight=False)
+    chosen = choose(judged)
+    figures = {"chosen": chosen, "chosen_is_default": chosen == DEFAULT.name}
+    if arguments.out:
+        publish(arguments.out, CHOICE, figures, targets=TARGETS, canvas_px=arguments.size, candidates=judged)
+    return figures
+
+
+def strange_features(arguments: argparse.Namespace, base: BaseSam, work: Path, folder: Path) -> Tensor:
+    """All taps of some photographs of the train split; of --quick procedural scenes."""
+    if arguments.quick:
+        return scene_features(base, torch.device("cpu"), FeatureConfig(taps=TAPS))
+    kept = folder / f"{STRANGERS}.npz"
+    if not kept.exists():
+        rgb = (one.rgb for one in photographs(arguments.data, work, "train"))
+        np.savez(kept, open=encode_pictures(base, rgb, torch.device("cpu"), FeatureConfig(taps=TAPS)).numpy())
+    with np.load(kept) as found:
+        return torch.from_numpy(found["open"])
+
+
+def photographs(source: Path, work: Path, split: Split) -> list[Shown]:
+    """Images of no domain, at most MOST_STRANGERS; none if the set is not there."""
+    if not (source / STRANGERS).is_dir():
+        return []
+    found = images_of(STRANGERS, imported(source / STRANGERS, STRANGERS, work), split)
+    some = sorted(np.random.default_rng(0).permutation(len(found))[:MOST_STRANGERS].tolist())
+    return [found[number] for number in some]
+
+
+def refuse_other_than_chosen(arguments: argparse.Namespace, figures: Figures) -> None:
+    """Test is for the figures of the choice alone."""
+    chosen = figures.get("chosen")
+    if chosen is None:
+        files = sorted(arguments.out.glob(f"*-{CHOICE}.json")) if arguments.out else []
+        if not files:
+            raise SystemExit(f"no *-{CHOICE}.json in --out: run --stage choose first, and commit what it writes")
+        chosen = json.loads(files[-1].read_text(encoding="utf-8"))["figures"]["chosen"]
+    if chosen != DEFAULT.name and not arguments.quick:
+        raise SystemExit(
+            f"the package ships {DEFAULT.name!r}, and {chosen!r} was chosen; change FeatureConfig and "
+            "infosam.routing.fitting before anything is looked at on test"
+        )
+
+
 def measure(
-    arguments: argparse.Namespace, sources: Mapping[str, Path], work: Path, console: Console
+    arguments: argparse.Namespace, sources: Mapping[str, Path], data: Mapping[str, Path], work: Path, console: Console
 ) -> tuple[Figures, Figures]:
-    """All figures, and what stands beside them in the file."""
+    """The figures on test, and what stands beside them in the file."""
     config = settings(arguments)
-    base = load_base(config.model)
-    data = imported_sets(sources, work)
-    console.print("Choosing tap and scorer on validation", style="dim")
-    candidates = kept(work / f"choice-{arguments.size}.json", partial(on_validation, base, data, arguments.quick))
-    ranking = choose(candidates, base.spec.depth, quick=arguments.quick)
-    for name in ranking[:10]:
-        console.print(f"{name:32s} {candidates[name]}", highlight=False)
-    default = Candidate(FeatureConfig(), SCORER)
     bundles = {name: adapter(config, name, folder, work, console) for name, folder in data.items()}
     joint = adapter(config, JOINT, joined(sources, work), work, console)
-    images = test_images(data)
+    images = [one for name, folder in data.items() for one in images_of(name, folder, "test")]
+    strangers = [] if arguments.quick else photographs(arguments.data, work, "test")
     done = work / "figures" / state_of([*bundles.values(), joint])
-    speed = partial(measure_speed, next(iter(bundles.values())), arguments.adapters, images[0].rgb, arguments.requests)
-    found: Figures = {
-        "chosen": ranking[0],
-        "chosen_is_default": ranking[0] == default.name,
-        **{f"val_{name}": value for name, value in candidates[default.name].items()},
-        **kept(done / "dice.json", partial(against_others, bundles, joint, images)),
-        **kept(done / "disturbed.json", partial(robustness, bundles, images)),
-        **kept(done / "left_out.json", partial(left_out, bundles, images)),
-        **kept(done / "speed.json", speed),
-    }
-    beside = {name: found.pop(name) for name in BESIDE}
+    found = kept(done / "dice.json", partial(against_others, bundles, joint, images))
+    disturbed = {how: kept(done / f"{how}.json", partial(under, bundles, images, how)) for how in DISTURBED}
+    found |= summary(disturbed)
+    beside = {name: found.pop(name) for name in BESIDE} | {"disturbed": disturbed}
+    if strangers:
+        beside["photographs"] = kept(done / "photographs.json", partial(open_set, bundles, images, strangers))
     console.print(dice_table(beside["dice_per_domain"]))
-    return found, {"candidates": candidates, **beside, "adapter": config.model_dump(mode="json")}
+    if arguments.adapters:
+        first = next(iter(bundles.values()))
+        speed = partial(measure_speed, first, arguments.adapters, images[0].rgb, arguments.requests)
+        found |= kept(done / "speed.json", speed)
+    if not arguments.quick:
+        found |= kept(done / "second_pass.json", partial(second_pass, arguments, data, work, images[0], console))
+    return found, {**beside, "adapter": config.model_dump(mode="json")}
+
+
+def second_pass(
+    arguments: argparse.Namespace, data: Mapping[str, Path], work: Path, image: Shown, console: Console
+) -> Figures:
+    """Median time of one image by name and chosen, for adapters that begin at several blocks. The router looks at what
+    enters block 2: what an adapter changes before that is computed a second time."""
+    name, folder = next(reversed(data.items()))
+    figures: Figures = {}
+    for block in FIRST_BLOCKS:
+        config = settings(arguments, first_block=block)
+        short = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})})
+        bundle = adapter(short, name, folder, work / f"from-block-{block}", console)
+        found = measure_speed(bundle, [1], image.rgb, arguments.requests)
+        figures |= {f"median_ms_{how}_from_block_{block}": found[f"median_ms_{how}_1"] for how in ("single", "auto")}
+    return figures
 
 
 def kept(file: Path, make: Callable[[], Figures]) -> Figures:
@@ -156,7 +238,7 @@ def imported(source: Path, name: str, work: Path) -> Path:
     """The data set, imported unless it is there: to check it again takes as long."""
     out = work / "data" / name
     if not out.exists():
-        import_dataset(source, domain=name, out=out)
+        import_dataset(source, domain=name, out=out, splitting=Splitting(group=GROUPS.get(name)))
     return out
 
 
@@ -193,13 +275,13 @@ def joined(sources: Mapping[str, Path], work: Path) -> Path:
     return imported(folder, JOINT, work)
 
 
-def settings(arguments: argparse.Namespace) -> RunConfig:
+def settings(arguments: argparse.Namespace, first_block: int = 3) -> RunConfig:
     """LoRA in the upper blocks, without information terms: short, and the same for all."""
     return validate(
         RunConfig,
         {
             "model": {"image_px": arguments.size},
-            "peft": {"kind": "lora", "rank": 4, "first_block": 3},
+            "peft": {"kind": "lora", "rank": 4, "first_block": first_block},
             "info": {"compression": 0, "distillation": 0},
             "train": {"epochs": arguments.epochs, "batch_size": 4, "device": "cpu"},
             "optim": {"lr": 1e-3},
@@ -209,7 +291,7 @@ def settings(arguments: argparse.Namespace) -> RunConfig:
 
 
 def adapter(config: RunConfig, name: str, data: Path, work: Path, console: Console) -> Path:
-    """The bundle of one domain, trained unless it is there."""
+    """The bundle of one domain, made unless it is there: if it alone is removed, from the checkpoints that are left."""
     run = work / "adapters" / name
     if not (run / "bundle").exists():
         materials = load_materials(config.model, data, device="cpu", baselines=False)
@@ -219,18 +301,6 @@ def adapter(config: RunConfig, name: str, data: Path, work: Path, console: Conso
         assert checkpoint is not None
         export_bundle(checkpoint, materials, run / "bundle", card={"domain": name})
     return run / "bundle"
-
-
-def on_validation(base: BaseSam, data: Mapping[str, Path], quick: bool) -> Figures:
-    """The figures of all candidates."""
-    splits: tuple[Split, ...] = ("train", "val")
-    encoded = {
-        name: encode_domain(
-            base, {split: SegmentationDataset(open_dataset(folder), split, base.spec.image_px) for split in splits}
-        )
-        for name, folder in data.items()
-    }
-    return dict(judge_all(base, encoded, scenes=8 if quick else SCENES, quick=quick))
 
 
 if __name__ == "__main__":

@@ -9,164 +9,208 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from routing_choice import DISTURBED
+from routing_masks import Scored, Shown, relative_distances, segmented
 
-from infosam import metrics
+from infosam.bootstrap import mean_interval
 from infosam.data.card import AUTO
-from infosam.data.prompts import box_of
-from infosam.data.store import open_dataset
-from infosam.prompt_files import ImagePrompt
-from infosam.routing.pool import AdapterPool, Segmented
+from infosam.routing.pool import AdapterPool
 
 JOINT = "all_domains"
 HARM = 0.01
 """Dice that an image must lose against frozen SAM to count as harmed."""
-TOGETHER = 4
 NOBODY = "none"
 
 Figures = dict[str, Any]
+Route = str | None
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One test image."""
+class Left:
+    """Test images of all domains, each in a pool without its own, box prompts."""
 
-    domain: str
-    rgb: NDArray[np.uint8]
-    truth: NDArray[np.bool_]
-
-    @property
-    def box(self) -> ImagePrompt | None:
-        if not self.truth.any():
-            return None
-        x0, y0, x1, y1 = box_of(torch.from_numpy(self.truth)).tolist()
-        return ImagePrompt(box=(x0, y0, x1, y1))
-
-
-def test_images(data: Mapping[str, Path]) -> list[Shown]:
-    images = []
-    for name, folder in data.items():
-        store = open_dataset(folder)
-        for row in range(store.rows("test")):
-            sample = store.read("test", row)
-            images.append(Shown(name, sample.image, sample.mask))
-    return images
+    domains: list[str]
+    accepted: list[bool]  # at the thresholds as they are
+    accepted_95: list[bool]  # all scaled so that 95 % of the other domains' test images are accepted
+    takers: list[str]  # the nearest domain, taken or not
+    lost: list[float]  # Dice against frozen SAM if it were taken; 0 where it is not accepted at either
 
 
 def against_others(bundles: Mapping[str, Path], joint: Path, images: Sequence[Shown]) -> Figures:
     """Dice of router, oracle, frozen SAM and the joint adapter: means over domains, and per domain."""
     pool = AdapterPool.from_folders(bundles, device="cpu")
     both = AdapterPool.from_folders({JOINT: joint}, device="cpu")
-    asked: Mapping[str, tuple[AdapterPool, list[str | None]]] = {
-        "router": (pool, [AUTO] * len(images)),
-        "oracle": (pool, [one.domain for one in images]),
-        "base": (pool, [None] * len(images)),
-        "joint": (both, [JOINT] * len(images)),
-    }
     figures: Figures = {"dice_per_domain": {name: {} for name in bundles}}
+    routes: list[Route] = []
     for prompt in ("box", "none"):
-        found = {who: segmented(*how, images, with_box=prompt == "box") for who, how in asked.items()}
+        with_box = prompt == "box"
+        scored, joined = Scored(pool, images, with_box=with_box), Scored(both, images, with_box=with_box)
+        if not routes:  # by the product's own way, whatever the other figures take
+            routes = [one.domain for one in segmented(pool, [AUTO] * len(images), images, with_box=False)]
+        found = {
+            "router": scored.dice(routes),
+            "oracle": scored.dice([one.domain for one in images]),
+            "base": scored.dice([None] * len(images)),
+            "joint": joined.dice([JOINT] * len(images)),
+        }
         for domain, per_prompt in figures["dice_per_domain"].items():
-            rows = [row for row, one in enumerate(images) if one.domain == domain]
-            per_prompt[prompt] = {who: mean_dice(made, images, rows) for who, made in found.items()}
-        for who in asked:
-            means = [one[prompt][who] for one in figures["dice_per_domain"].values()]
-            figures[f"dice_{who}_{prompt}"] = round(float(np.mean(means)), 4)
-        if prompt == "box":
-            pairs = [(made.domain, one.domain) for made, one in zip(found["router"], images, strict=True)]
-            figures |= {
-                "domain_accuracy": share(made == true for made, true in pairs),
-                "abstained": share(made is None for made, _ in pairs),
-                "wrong_adapter": share(made not in (None, true) for made, true in pairs),
-                "mistaken": tally(pairs),
-            }
-    return figures
+            mine = [row for row, one in enumerate(images) if one.domain == domain]
+            per_prompt[prompt] = {who: round(float(np.mean(dice[mine])), 4) for who, dice in found.items()}
+        figures |= {f"dice_{who}_{prompt}": balanced(dice, images) for who, dice in found.items()}
+        figures[f"below_oracle_{prompt}"] = gap(found["oracle"], found["router"], images)
+    return figures | right_and_wrong(routes, images)
 
 
-def robustness(bundles: Mapping[str, Path], images: Sequence[Shown]) -> Figures:
-    """Accuracy under each disturbance; abstentions count as wrong, wrong adapters stand beside."""
-    pool = AdapterPool.from_folders(bundles, device="cpu")
-    figures: Figures = {"mistaken_disturbed": {}}
-    for name, disturb in DISTURBED.items():
-        if name == "clean":
-            continue
-        changed = [
-            Shown(one.domain, disturb(one.rgb, np.random.default_rng([2, row])), one.truth)
-            for row, one in enumerate(images)
-        ]
-        found = segmented(pool, [AUTO] * len(images), changed, with_box=False)
-        pairs = [(made.domain, one.domain) for made, one in zip(found, images, strict=True)]
-        figures[f"accuracy_{name}"] = share(made == true for made, true in pairs)
-        figures[f"wrong_{name}"] = share(made not in (None, true) for made, true in pairs)
-        figures["mistaken_disturbed"][name] = tally(pairs)
-    return figures
-
-
-def left_out(bundles: Mapping[str, Path], images: Sequence[Shown]) -> Figures:
-    """Each domain's test images in a pool without it: how many get an adapter, and how many are worse off for it.
-
-    `at_95`: all thresholds scaled alike so that 95 % of the test images of the pool's domains are accepted."""
-    accepted: list[bool] = []
-    accepted_95: list[bool] = []
-    lost: list[float] = []
-    takers: list[tuple[str | None, str]] = []
-    for name in bundles:
-        pool = AdapterPool.from_folders({other: path for other, path in bundles.items() if other != name}, device="cpu")
-        foreign = [one for one in images if one.domain == name]
-        routed = segmented(pool, [AUTO] * len(foreign), foreign, with_box=True)
-        plain = segmented(pool, [None] * len(foreign), foreign, with_box=True)
-        own = [one for one in images if one.domain != name]
-        inside = [relative(one) for one in segmented(pool, [AUTO] * len(own), own, with_box=False)]
-        limit = float(np.quantile(inside, 0.95))
-        accepted += [one.domain is not None for one in routed]
-        accepted_95 += [relative(one) <= limit for one in routed]
-        takers += [(one.domain, name) for one in routed if one.domain is not None]
-        lost += [
-            dice(before.mask, one.truth) - dice(after.mask, one.truth)
-            for one, after, before in zip(foreign, routed, plain, strict=True)
-        ]
+def right_and_wrong(routes: Sequence[Route], images: Sequence[Shown]) -> Figures:
+    pairs = list(zip(routes, [one.domain for one in images], strict=True))
     return {
-        "false_accept": share(accepted),
-        "false_accept_at_95": share(accepted_95),
-        "harm_rate": share(loss > HARM for loss in lost),
-        "gain_rate": share(loss < -HARM for loss in lost),
-        "left_out_dice_gain": round(-float(np.mean(lost)), 4),
-        "taken_by": tally(takers),
+        "domain_accuracy": share(made == true for made, true in pairs),
+        "domain_accuracy_interval": wilson(made == true for made, true in pairs),
+        "abstained": share(made is None for made, _ in pairs),
+        "wrong_adapter": share(made not in (None, true) for made, true in pairs),
+        "mistaken": tally(pairs),
+        "accuracy_per_domain": {
+            name: share(made == true for made, true in pairs if true == name)
+            for name in dict.fromkeys(one.domain for one in images)
+        },
     }
 
 
-def segmented(
-    pool: AdapterPool, domains: Sequence[str | None], images: Sequence[Shown], *, with_box: bool
-) -> list[Segmented]:
-    found: list[Segmented] = []
-    for start in range(0, len(images), TOGETHER):
-        some = images[start : start + TOGETHER]
-        prompts = [one.box if with_box else None for one in some]
-        found += pool.predict_batch([one.rgb for one in some], prompts, domains[start : start + TOGETHER])
-    return found
+def under(bundles: Mapping[str, Path], images: Sequence[Shown], how: str) -> Figures:
+    """Everything under one disturbance, with box prompts. Abstaining counts as wrong."""
+    pool = AdapterPool.from_folders(bundles, device="cpu")
+    changed = [one.disturbed(how, row) for row, one in enumerate(images)]
+    scored = Scored(pool, changed, with_box=True)
+    distances = relative_distances(bundles, changed)
+    routes = nearest(distances, list(bundles))
+    oracle, router = scored.dice([one.domain for one in changed]), scored.dice(routes)
+    return {
+        **right_and_wrong(routes, changed),
+        "dice_oracle": balanced(oracle, changed),
+        "dice_router": balanced(router, changed),
+        "below_oracle": gap(oracle, router, changed),
+        **figures_left(left_out(distances, list(bundles), changed, scored)),
+    }
 
 
-def tally(pairs: Iterable[tuple[str | None, str]]) -> dict[str, int]:
+def open_set(bundles: Mapping[str, Path], images: Sequence[Shown], strangers: Sequence[Shown]) -> Figures:
+    """How many images of no domain get an adapter, as it is and where 95 % of the test images do."""
+    limit = float(np.quantile(relative_distances(bundles, images).min(axis=1), 0.95))
+    found = relative_distances(bundles, strangers).min(axis=1)
+    return {
+        "images": len(found),
+        "accepted": share(found <= 1),
+        "accepted_interval": wilson(found <= 1),
+        "accepted_at_95": share(found <= limit),
+    }
+
+
+def summary(found: Mapping[str, Figures]) -> Figures:
+    """The figures that a reader looks for first, flat."""
+    clean = found["clean"]
+    flat = {name: clean[name] for name in ("false_accept", "false_accept_at_95", "harm_rate", "harm_rate_at_95")}
+    flat |= {name: clean[name] for name in ("gain_rate", "left_out_dice_gain")}
+    for how, one in found.items():
+        if how != "clean":
+            flat |= {f"accuracy_{how}": one["domain_accuracy"], f"wrong_{how}": one["wrong_adapter"]}
+            flat[f"false_accept_at_95_{how}"] = one["false_accept_at_95"]
+    return flat
+
+
+def nearest(distances: NDArray[np.float64], names: Sequence[str]) -> list[Route]:
+    """As `Router` does it."""
+    return [
+        names[index] if row[index] <= 1 else None
+        for row, index in zip(distances, distances.argmin(axis=1).tolist(), strict=True)
+    ]
+
+
+def left_out(distances: NDArray[np.float64], names: Sequence[str], images: Sequence[Shown], scored: Scored) -> Left:
+    """Each domain's test images in a pool without it. The 95 % are of the images, disturbed alike, of that pool."""
+    domains: list[str] = []
+    rows: list[int] = []
+    near: list[float] = []
+    limits: list[float] = []
+    takers: list[str] = []
+    of = np.array([one.domain for one in images])
+    for left, name in enumerate(names):
+        others = np.delete(distances, left, axis=1)
+        limit = float(np.quantile(others[of != name].min(axis=1), 0.95))
+        for row in np.flatnonzero(of == name).tolist():
+            index = int(others[row].argmin())
+            domains.append(name)
+            rows.append(row)
+            near.append(float(others[row, index]))
+            limits.append(limit)
+            takers.append(names[index + (index >= left)])
+    accepted = [one <= 1 for one in near]
+    accepted_95 = [one <= limit for one, limit in zip(near, limits, strict=True)]
+    either = [one or two for one, two in zip(accepted, accepted_95, strict=True)]
+    taken: list[Route] = [taker if one else None for taker, one in zip(takers, either, strict=True)]
+    lost = scored.dice([None] * len(rows), rows) - scored.dice(taken, rows)
+    return Left(domains, accepted, accepted_95, takers, lost.tolist())
+
+
+def figures_left(left: Left) -> Figures:
+    """harm and gain: shares of all images that are worse or better than with frozen SAM by more than HARM."""
+    now = np.where(left.accepted, left.lost, 0)
+    at_95 = np.where(left.accepted_95, left.lost, 0)
+    return {
+        "false_accept": share(left.accepted),
+        "false_accept_interval": wilson(left.accepted),
+        "false_accept_at_95": share(left.accepted_95),
+        "false_accept_at_95_interval": wilson(left.accepted_95),
+        "harm_rate": share(now > HARM),
+        "harm_rate_interval": wilson(now > HARM),
+        "harm_rate_at_95": share(at_95 > HARM),
+        "harm_rate_at_95_interval": wilson(at_95 > HARM),
+        "gain_rate": share(now < -HARM),
+        "left_out_dice_gain": round(-float(now.mean()), 4),
+        "taken_by": tally(
+            (taker, name) for taker, name, one in zip(left.takers, left.domains, left.accepted, strict=True) if one
+        ),
+        "false_accept_per_domain": {
+            name: [
+                share(one for one, of in zip(values, left.domains, strict=True) if of == name)
+                for values in (left.accepted, left.accepted_95)
+            ]
+            for name in dict.fromkeys(left.domains)
+        },
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- small tools
+
+
+def tally(pairs: Iterable[tuple[Route, str]]) -> dict[str, int]:
     """How many images of which domain went to which other one, or to none."""
     counts = Counter(f"{true} to {made or NOBODY}" for made, true in pairs if made != true)
     return dict(counts.most_common())
 
 
-def relative(made: Segmented) -> float:
-    assert made.score is not None
-    assert made.threshold is not None
-    return made.score / made.threshold
+def balanced(dice: NDArray[np.float64], images: Sequence[Shown]) -> float:
+    """The mean over domains of the means over their images."""
+    of = np.array([one.domain for one in images])
+    return round(float(np.mean([dice[of == name].mean() for name in np.unique(of)])), 4)
 
 
-def mean_dice(made: Sequence[Segmented], images: Sequence[Shown], rows: Sequence[int]) -> float:
-    return round(float(np.mean([dice(made[row].mask, images[row].truth) for row in rows])), 4)
+def gap(better: NDArray[np.float64], worse: NDArray[np.float64], images: Sequence[Shown]) -> list[float]:
+    """Mean over domains of what is lost, with a 95 % interval: images are drawn again."""
+    of = np.array([one.domain for one in images])
+    sizes = {name: int((of == name).sum()) for name in np.unique(of)}
+    weights = np.array([len(of) / (len(sizes) * sizes[name]) for name in of])
+    found = mean_interval((better - worse) * weights)
+    return [round(value, 4) for value in (found.mean, found.low, found.high)]
 
 
-def dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
-    return float(metrics.dice(torch.from_numpy(mask), torch.from_numpy(truth)))
-
-
-def share(values: Iterable[bool]) -> float:
+def share(values: Iterable[bool] | NDArray[np.bool_]) -> float:
     return round(float(np.mean(list(values))), 4)
+
+
+def wilson(values: Iterable[bool] | NDArray[np.bool_]) -> list[float]:
+    """95 % interval of a share (Wilson 1927)."""
+    known = list(values)
+    count, mean, z = len(known), float(np.mean(known)), 1.96
+    middle = (mean + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * float(np.sqrt(mean * (1 - mean) / count + z * z / (4 * count * count)))
+    return [round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4)]

@@ -63,6 +63,7 @@ class Store:
         self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
         self._rows: dict[str, list[_Place]] = {split: [] for split in SPLITS}
         self._images: dict[str, list[str]] = {split: [] for split in SPLITS}  # path of the image of each row
+        self._named: dict[str, list[str | None]] = {split: [] for split in SPLITS}  # group of each row
         self._index()
 
     def rows(self, split: Split) -> int:
@@ -83,6 +84,12 @@ class Store:
         for index, image in enumerate(self._images[split]):
             rows.setdefault(image, []).append(index)
         return [tuple(found) for found in rows.values()]
+
+    def group(self, split: Split, index: int) -> str | None:
+        """What row `index` of a split belongs together with, such as the frames of one video; None: nothing is known.
+
+        Raises IndexError out of range."""
+        return self._named[split][index]
 
     def read(self, split: Split, index: int) -> Sample:
         """Row `index` of a split, decoded. Raises DataError for damaged content, IndexError out of range."""
@@ -114,13 +121,14 @@ class Store:
 
     def _index(self) -> None:
         """Reads where each row lies; the pictures stay on disk."""
-        for shard, group, table in row_tables(self.card, ["split", "image.path"]):
+        for shard, group, table in row_tables(self.card, ["split", "image.path", "group"]):
             for offset, row in enumerate(table.to_pylist()):
                 if row["split"] not in self._rows:
                     path = self.card.path / self.card.shards[shard].name
                     raise damaged(path, f"row {row['id']!r} has the split {row['split']!r}")
                 self._rows[row["split"]].append(_Place(shard, group, offset, row["id"]))
                 self._images[row["split"]].append(row["image"]["path"])
+                self._named[row["split"]].append(row.get("group"))
         counts = {split: self.rows(split) for split in SPLITS}
         if counts != self.card.counts:
             raise damaged(self.card.path, f"it holds {counts} rows, {CARD_NAME} promises {self.card.counts}")

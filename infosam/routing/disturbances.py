@@ -44,17 +44,16 @@ def framed(rgb: Picture, share: float) -> Picture:
     return picture
 
 
-def copies(rgb: Picture, count: int, rng: np.random.Generator) -> list[Picture]:
-    """`count` copies of one picture, each disturbed in another way as far as there are ways, at random strength."""
-    order = rng.permutation(len(_WAYS))
-    return [_WAYS[order[number % len(_WAYS)]](rgb, rng) for number in range(count)]
+def copies(rgb: Picture, rng: np.random.Generator) -> list[Picture]:
+    """A copy of one picture for each of the WAYS, in their order, at random strength."""
+    return [way(rgb, rng) for way in WAYS]
 
 
 def _cropped_alike(rgb: Picture, share: float, rng: np.random.Generator) -> Picture:
     return cropped(rgb, share, share, rng)
 
 
-_WAYS: Sequence[Callable[[Picture, np.random.Generator], Picture]] = (
+WAYS: Sequence[Callable[[Picture, np.random.Generator], Picture]] = (
     lambda rgb, rng: reencoded(rgb, int(rng.integers(25, 80))),
     lambda rgb, rng: resized(rgb, float(rng.uniform(0.4, 0.9))),
     lambda rgb, rng: _cropped_alike(rgb, float(rng.uniform(0.65, 0.95)), rng),

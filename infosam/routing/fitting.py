@@ -12,7 +12,7 @@ from torch import Tensor
 
 from infosam.data.dataset import SegmentationDataset
 from infosam.data.transforms import normalise_and_pad, resize_image
-from infosam.routing.disturbances import copies
+from infosam.routing.disturbances import WAYS, copies
 from infosam.routing.features import FeatureConfig, features
 from infosam.routing.scorers import SCORERS, ScorerName
 from infosam.routing.statistics import DomainStatistics, RoutingCard
@@ -22,45 +22,48 @@ from infosam.synthetic.scenes import SceneMaker
 
 MIN_IMAGES = 20
 """Of fewer images a fifth says nothing about how far the next image may lie."""
-MOST_IMAGES = 300
-PASSES = 400
-"""About how many pictures are encoded, copies included."""
-MOST_COPIES = 5
+MOST_IMAGES = 200
+"""With the copies 1200 pictures go through the blocks below the tap."""
 FOLDS = 5
-QUANTILE = 0.97
-"""Share of the held-out pictures that the threshold accepts (CA-SAM, arXiv 2511.17201, takes the same)."""
+QUANTILE = 0.9
+"""Share of the held-out pictures that the threshold accepts. CA-SAM (arXiv 2511.17201) takes 0.97, of images at random;
+of groups that are held out as a whole, the rest lies so far off that strangers do not lie further."""
 SCORER: ScorerName = "mahalanobis"
-"""Chosen by validation, as the taps of `FeatureConfig`; see docs/routing.md."""
+"""Chosen by validation, as the taps of `FeatureConfig` and QUANTILE; see docs/routing.md."""
 SCENES = 100
 TOGETHER = 8
 
 
 @dataclass(frozen=True)
 class TrainingPictures:
-    """What statistics are made of: some images of a split, each followed by its disturbed copies."""
+    """What statistics are made of: some images of a split, each followed by a copy for each way to disturb it."""
 
     dataset: SegmentationDataset
     rows: Sequence[int]
-    copies: int  # of each image
+    groups: Tensor
+    """(n,) of each image: equal numbers show the same thing, as frames of one video do; see `Store.group`."""
     seed: int
 
     @classmethod
     def choose(cls, dataset: SegmentationDataset, seed: int = 0) -> TrainingPictures | None:
         """At most MOST_IMAGES of a split; None if it has fewer than MIN_IMAGES."""
-        found = [rows[0] for rows in dataset.store.images(dataset.split)]
+        store = dataset.store
+        found = [rows[0] for rows in store.images(dataset.split)]
         if len(found) < MIN_IMAGES:
             return None
         chosen = sorted(np.random.default_rng(seed).permutation(found)[:MOST_IMAGES].tolist())
-        return cls(dataset, chosen, min(MOST_COPIES, max(1, PASSES // len(chosen) - 1)), seed)
+        names = [store.group(dataset.split, row) or row for row in chosen]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        return cls(dataset, chosen, torch.tensor([numbers[name] for name in names]), seed)
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         for row in self.rows:
             rgb = self.dataset.sample(row).image
             yield rgb
-            yield from copies(rgb, self.copies, np.random.default_rng([self.seed, row]))
+            yield from copies(rgb, np.random.default_rng([self.seed, row]))
 
     def __len__(self) -> int:
-        return len(self.rows) * (1 + self.copies)
+        return len(self.rows) * (1 + len(WAYS))
 
 
 def fit_statistics(base: BaseSam, dataset: SegmentationDataset, device: torch.device) -> DomainStatistics | None:
@@ -80,30 +83,52 @@ def statistics_of(
     canvas_px: int,
 ) -> DomainStatistics:  # fmt: skip
     """Statistics from the features `seen` (n, F) of the pictures; `background` as in `Scorer.fit`."""
-    by_image = seen.unflatten(0, (len(pictures.rows), 1 + pictures.copies))
+    by_image = seen.unflatten(0, (len(pictures.rows), -1))
+    scores = held_out_scores(by_image, pictures.groups, background, scorer, pictures.seed)
     card = RoutingCard(
         features=config,
         scorer=scorer,
-        threshold=held_out_threshold(by_image, background, scorer, pictures.seed),
+        threshold=float(scores.quantile(QUANTILE)),
         images=len(pictures.rows),
-        copies=pictures.copies,
+        copies=len(WAYS),
         seed=pictures.seed,
         canvas_px=canvas_px,
     )
-    return DomainStatistics(card, SCORERS[scorer].fit(seen, background))
+    return DomainStatistics(card, SCORERS[scorer].fit(seen, background, of_copies(pictures.groups, by_image)))
 
 
-def held_out_threshold(seen: Tensor, background: Tensor, scorer: ScorerName, seed: int) -> float:
-    """QUANTILE of the scores that pictures (n, copies, F) get from statistics of the other folds, in which neither they
-    nor their copies are."""
-    order = np.random.default_rng(seed).permutation(len(seen))
-    measure, scores = SCORERS[scorer], []
-    for fold in range(FOLDS):
-        out = torch.zeros(len(seen), dtype=torch.bool)
-        out[torch.from_numpy(order[fold::FOLDS])] = True
-        others = measure.stack([measure.fit(seen[~out].flatten(0, 1), background)])
-        scores.append(measure.score(seen[out].flatten(0, 1), others)[:, 0])
-    return float(torch.cat(scores).quantile(QUANTILE))
+def of_copies(groups: Tensor, seen: Tensor) -> Tensor:
+    """(n,) of images -> (n * copies,) of the pictures `seen` (n, copies, F)."""
+    return groups.repeat_interleave(seen.shape[1])
+
+
+def held_out_scores(seen: Tensor, groups: Tensor, background: Tensor, scorer: ScorerName, seed: int) -> Tensor:
+    """(n, copies) that pictures `seen` (n, copies, F) of `groups` (n,) get from statistics of the other folds, in which
+    nothing of their group is."""
+    measure, scores = SCORERS[scorer], torch.empty(seen.shape[:2])
+    fold_of = folds(groups, seed)
+    for fold in fold_of.unique():
+        out = fold_of == fold
+        known = measure.fit(seen[~out].flatten(0, 1), background, of_copies(groups[~out], seen))
+        found = measure.score(seen[out].flatten(0, 1), measure.stack([known]))[:, 0]
+        scores[out] = found.unflatten(0, (-1, seen.shape[1]))
+    return scores
+
+
+def folds(groups: Tensor, seed: int) -> Tensor:
+    """A fold for each image (n,), FOLDS in all or as many as there are groups, about equally large: groups at random,
+    large ones first, each to the fold that is smallest yet. Where all images are one group, each stands alone."""
+    if len(groups.unique()) == 1:
+        groups = torch.arange(len(groups))
+    numbers, sizes = groups.unique(return_counts=True)
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(numbers)))
+    order = order[sizes[order].argsort(descending=True, stable=True)]
+    held, chosen = torch.zeros(min(FOLDS, len(numbers)), dtype=torch.long), torch.empty_like(groups)
+    for index in order.tolist():
+        fold = int(held.argmin())
+        held[fold] += sizes[index]
+        chosen[groups == numbers[index]] = fold
+    return chosen
 
 
 @torch.no_grad()

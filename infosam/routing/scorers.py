@@ -24,9 +24,10 @@ EXACT = "donot_use_mm_for_euclid_dist"  # the faster way takes the root of a dif
 class Scorer(Protocol):
     """One measure of distance."""
 
-    def fit(self, features: Tensor, background: Tensor) -> Statistics:
+    def fit(self, features: Tensor, background: Tensor, groups: Tensor | None = None) -> Statistics:
         """Statistics of the domain whose images have `features` (n, F), n >= 2. `background` (m, F) are images of no
-        domain, for scorers that compare with images at large; the same for all domains."""
+        domain, for scorers that compare with images at large; the same for all domains. `groups` (n,) are numbers:
+        equal ones show the same thing again, and tell no more together than one of them; None: all differ."""
         ...
 
     def stack(self, domains: Sequence[Statistics]) -> Statistics:
@@ -45,9 +46,9 @@ class Mahalanobis:
     Only the MOST_DIRECTIONS of largest variance are kept; all others share the mean of what is left, as in the
     probabilistic principal components of Tipping and Bishop (1999)."""
 
-    def fit(self, features: Tensor, background: Tensor) -> Statistics:
+    def fit(self, features: Tensor, background: Tensor, groups: Tensor | None = None) -> Statistics:
         """mean (F,), directions (k, F) divided by their deviations, rest (1,): the variance of all others."""
-        mean, variances, directions, rest = shrunk(features.double())
+        mean, variances, directions, rest = shrunk(features.double(), groups)
         kept, width = min(MOST_DIRECTIONS, len(variances)), features.shape[1]
         if kept < width:
             rest = (variances[kept:].sum() + (width - len(variances)) * rest) / (width - kept)
@@ -67,11 +68,11 @@ class RelativeMahalanobis:
     """Half the squared Mahalanobis distance to the domain without that to images at large (Ren et al. 2021, arXiv
     2106.09022), which are those of the background; exponentiated, so that it is positive."""
 
-    def fit(self, features: Tensor, background: Tensor) -> Statistics:
+    def fit(self, features: Tensor, background: Tensor, groups: Tensor | None = None) -> Statistics:
         """As `Mahalanobis`, and the same of the background, with names that begin with `background.`."""
         common = Mahalanobis().fit(background, background)
         own = {f"{BACKGROUND}{name}": tensor for name, tensor in common.items()}
-        return {**Mahalanobis().fit(features, background), **own}
+        return {**Mahalanobis().fit(features, background, groups), **own}
 
     def stack(self, domains: Sequence[Statistics]) -> Statistics:
         """See Scorer."""
@@ -90,7 +91,7 @@ class NearestNeighbours:
     def __init__(self, k: int = 3) -> None:
         self._k = k
 
-    def fit(self, features: Tensor, background: Tensor) -> Statistics:
+    def fit(self, features: Tensor, background: Tensor, groups: Tensor | None = None) -> Statistics:
         """features (n, F); of fewer than k images the last one several times."""
         missing = max(0, self._k - len(features))
         return {"features": torch.cat([features, features[-1:].expand(missing, -1)]).float()}
@@ -105,9 +106,12 @@ class NearestNeighbours:
         return distances.kthvalue(self._k, dim=2).values.T
 
 
-def shrunk(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def shrunk(features: Tensor, groups: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean (F,), and the covariance of `features` (n, F) shrunk towards its mean variance by the share that Ledoit and
-    Wolf (2004, section 3) find best: variances (k,) along orthonormal directions (k, F), and the one of all others."""
+    Wolf (2004, section 3) find best: variances (k,) along orthonormal directions (k, F), and the one of all others.
+
+    Their share rests on how much single images differ from the covariance; here `groups` (n,) do, see `Scorer.fit`:
+    else ten copies of an image would pass for ten images, and too little would be shrunk."""
     count, width = features.shape
     mean = features.mean(dim=0)
     centred = features - mean
@@ -115,10 +119,25 @@ def shrunk(features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     variances = lengths.square() / count
     average = variances.sum() / width
     spread = (variances.square().sum() - width * average.square()) / width
-    noise = (centred.square().sum(dim=1).square().sum() / count - variances.square().sum()) / (count * width)
+    noise = _noise(centred @ directions.T, variances, groups) / width
     share = 1.0 if spread <= 0 else float((noise / spread).clamp(0, 1))
     floor = average * 1e-6 + 1e-12  # of a domain whose images are all the same
     return mean, (1 - share) * variances + share * average + floor, directions, share * average + floor
+
+
+def _noise(along: Tensor, variances: Tensor, groups: Tensor | None) -> Tensor:
+    """Expected squared error of the covariance diag(variances) (k,) of `along` (n, k), from how far the groups' own
+    second moments M lie from it: the sum of (share of the images)^2 |M - diag(variances)|^2."""
+    if groups is None:
+        fourth = along.square().sum(dim=1).square().sum() / len(along)
+        return (fourth - variances.square().sum()) / len(along)
+    total = variances.new_zeros(())
+    for group in groups.unique():
+        some = along[groups == group]
+        own = (some @ some.T).square().sum() / len(some) ** 2
+        common = (some.square().mean(dim=0) * variances).sum()
+        total += (len(some) / len(along)) ** 2 * (own - 2 * common + variances.square().sum())
+    return total
 
 
 def _squared(features: Tensor, stacked: Statistics) -> Tensor:

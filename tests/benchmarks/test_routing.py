@@ -19,7 +19,8 @@ def test_it_runs_goes_on_and_says_what_it_must(quick: Callable[..., dict[str, An
     for prompt in ("box", "none"):
         assert all(0 <= found[f"dice_{who}_{prompt}"] <= 1 for who in ("router", "oracle", "base", "joint"))
     assert found["dice_router_box"] == pytest.approx(found["dice_oracle_box"], abs=0.05)
-    assert {"false_accept", "false_accept_at_95", "harm_rate", "accuracy_jpeg_30", "accuracy_border_10"} <= found.keys()
+    assert {"false_accept", "false_accept_at_95", "harm_rate", "harm_rate_at_95"} <= found.keys()
+    assert {"accuracy_jpeg_30", "accuracy_border_10"} <= found.keys()
     for size in (3, 6):
         assert found[f"swap_ms_{size}"] > 0
         assert found[f"p95_ms_mixed_{size}"] > 0
@@ -27,10 +28,13 @@ def test_it_runs_goes_on_and_says_what_it_must(quick: Callable[..., dict[str, An
     assert found["mixed_configs"] == 6
     assert found["swap_ms_mixed_configs"] > 0
     assert found["p95_ms_mixed_mixed_configs"] > 0
-    (file,) = (tmp_path / "out").iterdir()
+    choice, file = sorted((tmp_path / "out").iterdir(), key=lambda one: "choice" not in one.name)
     published = json.loads(file.read_text(encoding="utf-8"))
     assert published["figures"] == found
-    assert published["candidates"].keys() >= {found["chosen"]}
+    clean = published["disturbed"]["clean"]
+    assert clean["domain_accuracy"] == found["domain_accuracy"]  # the router's way and the benchmark's own agree
+    assert clean["below_oracle"] == found["below_oracle_box"]
+    assert json.loads(choice.read_text(encoding="utf-8"))["candidates"].keys() >= {found["chosen"]}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work" / "adapters").glob("*/bundle/card.json")}
     assert len(before) == 4
     again = quick("routing", "--work", str(tmp_path / "work"))

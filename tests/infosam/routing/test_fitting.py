@@ -10,22 +10,28 @@ import pytest
 import torch
 
 from infosam.bundle import copy_bundle, read_bundle
+from infosam.data.dataset import SegmentationDataset
+from infosam.data.manifest import Splitting
+from infosam.data.store import import_dataset, open_dataset
 from infosam.errors import BundleError
 from infosam.routing import fitting
+from infosam.routing.disturbances import WAYS
 from infosam.routing.features import FeatureConfig
 from infosam.routing.fitting import (
+    FOLDS,
     MIN_IMAGES,
-    MOST_COPIES,
     QUANTILE,
     TrainingPictures,
     encode_pictures,
     fit_statistics,
-    held_out_threshold,
+    folds,
+    held_out_scores,
     scene_features,
     statistics_of,
 )
 from infosam.routing.scorers import SCORERS, ScorerName
 from infosam.routing.statistics import read_statistics
+from infosam.synthetic import write_demo_domain
 from infosam.training import Materials
 
 CPU = torch.device("cpu")
@@ -46,7 +52,7 @@ class TestFit:
         found = domains["spores"].routing
         assert found is not None
         assert found.card.model_dump(exclude={"features", "threshold"}) == {
-            "scorer": "mahalanobis", "images": 20, "copies": MOST_COPIES, "seed": 0, "canvas_px": 64,
+            "scorer": "mahalanobis", "images": 20, "copies": len(WAYS), "seed": 0, "canvas_px": 64,
         }  # fmt: skip
 
     def test_it_repeats(self, domains: dict[str, Materials]) -> None:
@@ -71,10 +77,10 @@ class TestFit:
         pictures = TrainingPictures.choose(of.train_set)
         assert pictures is not None
         seen = encode_pictures(of.base, pictures, CPU, config)
-        assert len(seen) == len(pictures) == 20 * (1 + MOST_COPIES)
+        assert len(seen) == len(pictures) == 20 * (1 + len(WAYS))
         background = scene_features(of.base, CPU, config)
         made = statistics_of(pictures, seen, background, config=config, scorer=scorer, canvas_px=64)
-        originals = seen[:: 1 + MOST_COPIES]
+        originals = seen[:: 1 + len(WAYS)]
         assert (made.scores(originals) <= made.card.threshold).float().mean() >= 0.9
 
 
@@ -83,10 +89,49 @@ def test_a_threshold_is_of_images_the_statistics_have_not_seen() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.nn.functional.normalize(torch.randn(40, 1, 16, generator=generator), dim=2)
     copies = images + 1e-4 * torch.randn(40, 4, 16, generator=generator)
-    threshold = held_out_threshold(copies, copies.flatten(0, 1), "neighbours", seed=0)
+    scores = held_out_scores(copies, torch.arange(40), copies.flatten(0, 1), "neighbours", seed=0)
     distances = torch.cdist(images[:, 0], images[:, 0]) + 10 * torch.eye(40)
-    assert threshold > distances.min(dim=1).values.quantile(0.5)
-    assert 0.9 < QUANTILE < 1
+    assert scores.quantile(QUANTILE) > distances.min(dim=1).values.quantile(0.5)
+    assert scores.shape == (40, 4)
+
+
+class TestGroups:
+    def test_folds_never_cut_a_group(self) -> None:
+        groups = torch.tensor([0] * 9 + [1] * 5 + [2] * 4 + [3, 4, 5, 6] * 2)
+        found = folds(groups, seed=3)
+        assert all(len(found[groups == group].unique()) == 1 for group in groups.unique())
+        sizes = found.bincount()
+        assert len(sizes) == FOLDS
+        assert sizes.max() == 9
+        assert sizes.min() >= 4
+        assert torch.equal(found, folds(groups, seed=3))
+
+    def test_a_single_group_is_divided_all_the_same(self) -> None:
+        assert folds(torch.zeros(10, dtype=torch.long), seed=0).bincount().tolist() == [2] * FOLDS
+
+    def test_frames_of_a_video_do_not_know_each_other(self) -> None:
+        """A video's frames look alike: with some of them on either side its others would pass for typical images."""
+        generator = torch.Generator().manual_seed(0)
+        videos = torch.nn.functional.normalize(torch.randn(8, 1, 16, generator=generator), dim=2)
+        frames = (videos + 0.01 * torch.randn(8, 7, 16, generator=generator)).reshape(56, 1, 16)
+        alone, together = torch.arange(56), torch.arange(8).repeat_interleave(7)
+        leaky, honest = (
+            held_out_scores(frames, groups, frames[:, 0], "mahalanobis", seed=0).median()
+            for groups in (alone, together)
+        )
+        assert honest > 1.5 * leaky
+
+    def test_they_are_those_of_the_data_set(self, tmp_path: Path) -> None:
+        source = write_demo_domain(tmp_path / "spores", train=20, val=2, test=2, image_px=64)
+        grouped = Splitting(group=r"(\w+_\d+)\d\.png$")
+        import_dataset(source, domain="spores", out=tmp_path / "set", splitting=grouped)
+        found = TrainingPictures.choose(SegmentationDataset(open_dataset(tmp_path / "set"), "train", 64))
+        assert found is not None
+        store = found.dataset.store
+        names = [store.group("train", row) for row in found.rows]
+        assert None not in names
+        for one, name in zip(found.groups, names, strict=True):
+            assert [other == name for other in names] == (found.groups == one).tolist()
 
 
 class TestBundle:

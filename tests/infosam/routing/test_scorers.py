@@ -103,6 +103,19 @@ class TestShrinkage:
         theirs = covariance.LedoitWolf().fit(features.numpy()).covariance_
         torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=1e-3, atol=1e-8)
 
+    def test_without_groups_is_each_image_its_own(self) -> None:
+        features = cloud(0, 30, spread=0.3).double()
+        for alone, named in zip(shrunk(features), shrunk(features, torch.arange(30)), strict=True):
+            torch.testing.assert_close(alone, named)
+
+    def test_a_copy_tells_nothing_new(self) -> None:
+        """Ten times the same images are the same images; counted as others they would hardly be shrunk."""
+        features = cloud(0, 12, spread=0.3).double()
+        again, groups = features.repeat_interleave(10, dim=0), torch.arange(12).repeat_interleave(10)
+        once, taught, fooled = shrunk(features)[3], shrunk(again, groups)[3], shrunk(again)[3]
+        torch.testing.assert_close(taught, once)
+        assert fooled < 0.3 * once
+
     def test_many_images_need_none(self) -> None:
         scales = torch.linspace(1, 3, WIDTH).double()
         features = scales * torch.randn(20_000, WIDTH, generator=torch.Generator().manual_seed(0)).double()
