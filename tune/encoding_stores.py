@@ -292,7 +292,7 @@ def _reason(error: Exception) -> str:
     if type(error).__name__ == "GetTimeoutError":
         return "other processes did not answer within resources.step_timeout_s"
     cause: BaseException = error
-    while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None:
+    while (inner := getattr(cause, "cause", None)) is not None:
         cause = inner
     lines = str(cause).strip().splitlines()
     return lines[-1].strip() if lines else repr(cause)
