@@ -176,7 +176,7 @@ def some_of(source: Path, target: Path, counts: Mapping[str, int]) -> Path:
 @pytest.fixture(scope="module")
 def images(lab: Lab, test_data: Path) -> Path:
     """Some real images, in the shared folder."""
-    return some_of(test_data / "road", lab.shared / "images", {"train": 60, "val": 12, "test": 4})
+    return some_of(test_data / "road", lab.shared / "images", {"train": 60, "val": 10, "test": 4})
 
 
 @pytest.fixture(scope="module")
