@@ -68,14 +68,14 @@ def test_warnings_are_told_every_time_and_pictures_are_opened_once(
 
 
 def test_the_masks_of_the_model_decide_what_is_too_thin(tmp_path: Path, home: Home) -> None:
-    """vit_nano draws masks of 96 px, vit_b of 256: a hair of 1 px in 256 vanishes in the first only."""
+    """vit_nano draws masks of 96 px, vit_b of 256: a hair of 1 px in 288 vanishes in the first only."""
     source = tmp_path / "source"
     source.mkdir()
     for number, split in enumerate(("train", "val", "test")):
         picture = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-        mask = np.zeros((256, 256), np.uint8)
+        mask = np.zeros((288, 288), np.uint8)
         mask[40:200, 100] = 255
-        Image.fromarray(picture).resize((256, 256)).save(source / f"{number}.png")
+        Image.fromarray(picture).resize((288, 288)).save(source / f"{number}.png")
         Image.fromarray(mask).save(source / f"{number}-mask.png")
         (source / f"{split}.csv").write_text(f"image,label\n{number}.png,{number}-mask.png\n")
     data = import_dataset(source, domain="hair", out=tmp_path / "hair").path

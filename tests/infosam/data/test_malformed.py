@@ -220,10 +220,7 @@ CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     "list with other columns": (with_file("list.csv", b"picture,mask\na,b\n"), ("--mask-column 'mask'",)),
     "list is a broken parquet": (
         with_file("list.parquet", b"PAR1" + b"\0" * 40 + b"PAR1"),
-        (
-            "not a readable Parquet",
-            "write it again",
-        ),
+        ("not a readable Parquet", "write it again"),
     ),
     "empty cell": (with_row("images/4.png,"), ("list.csv:6", "column 'label' is empty", "fill it in")),
     "row too short": (with_row("images/4.png"), ("list.csv:6", "fill it in")),
@@ -286,11 +283,7 @@ CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     ),
     "COCO image that leads out": (
         with_coco(lambda content: content["images"][1].update(file_name="../../x.png")),
-        (
-            "image 1",
-            "lies outside",
-            "no '..'",
-        ),
+        ("image 1", "lies outside", "no '..'"),
     ),
     "COCO image that is missing": (
         with_coco(lambda content: content["images"][1].update(file_name="x.png")),
@@ -310,11 +303,7 @@ CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     ),
     "COCO annotation of no image": (
         with_coco(lambda content: content["annotations"][1].update(image_id=99)),
-        (
-            "annotation 101",
-            "image_id 99 is no image",
-            "remove or correct",
-        ),
+        ("annotation 101", "image_id 99 is no image", "remove or correct"),
     ),
     "COCO annotation with a box only": (
         with_coco(lambda content: content["annotations"][1].update(segmentation=[])),
