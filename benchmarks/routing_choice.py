@@ -1,10 +1,11 @@
 """The validation part of `routing.py`: tap, fitting rule and way to choose, decided before test is looked at.
 
-The candidates, fixed beforehand, are `CANDIDATES`; the targets are those of the test. Each candidate is fitted on four
-fifths of the train images of every domain and asked about the rest, five times, images of one group never on both
-sides; and fitted on all of train and asked about val. Nothing of test is opened. The chosen one has the smallest
-`shortfall`, the largest of what is missing to any target; of those within TIE the one whose taps end earlier, then of
-fewer taps, then the simpler way to choose, then the smaller shortfall.
+The candidates are `CANDIDATES`; they and TARGETS, those of the test, were fixed before test was scored with any of
+them, after a first look at train and val. Each candidate is fitted on four fifths of the train images of every domain
+and asked about the rest, five times, images of one group never on both sides; and fitted on all of train and asked
+about val. Nothing of test is opened. The chosen one has the smallest `shortfall`, the largest of what is missing to any
+target; of those within TIE the one whose taps end earlier, then of fewer taps, then the simpler way to choose, then the
+smaller shortfall.
 """
 
 from __future__ import annotations
