@@ -85,8 +85,8 @@ def test_several_masks_of_an_image_are_rows_of_their_own(csv_set: Path, out: Pat
 
 def test_ids_are_unique_even_if_neither_name_is(tmp_path: Path, write_pair: Callable[..., None], out: Path) -> None:
     rows = []
-    for folder in ("a", "b", "c"):
-        write_pair(tmp_path / "source" / folder, "frame")
+    for seed, folder in enumerate("abc"):  # different pictures: equal ones would stay in one split
+        write_pair(tmp_path / "source" / folder, "frame", seed=seed)
         rows.append(f"{folder}/images/frame.png,{folder}/masks/frame.png")
     (tmp_path / "source" / "list.csv").write_text("image,label\n" + "\n".join(rows))
     imported(tmp_path / "source" / "list.csv", out)
