@@ -236,7 +236,7 @@ def _ratio(figures: Mapping[str, Any]) -> str:
     for slots, rows in figures["searches"].items():
         ratios = rows[figures["shipped"]]["ratio_to_random"]
         told.append(
-            f"with {slots} trials at a time {ratios['medians']:.2f} (ratio of medians; of means {ratios['means']:.2f}, "
+            f"with {slots} trial{'s' * (slots != '1')} at a time {ratios['medians']:.2f} (ratio of medians; of means {ratios['means']:.2f}, "
             f"mean over domains {ratios['domains']:.2f})"
         )
     return (
