@@ -237,8 +237,8 @@ def _ratio(figures: Mapping[str, Any]) -> str:
         ratios = rows[figures["shipped"]]["ratio_to_random"]
         trials = "1 trial" if slots == "1" else f"{slots} trials"
         told.append(
-            f"with {trials} at a time {ratios['medians']:.2f} (ratio of medians; of means {ratios['means']:.2f}, mean over "
-            f"domains {ratios['domains']:.2f})"
+            f"with {trials} at a time {ratios['medians']:.2f} (ratio of medians; of means {ratios['means']:.2f}, mean "
+            f"over domains {ratios['domains']:.2f})"
         )
     return (
         "Of the epochs that random search needs to 99 % of the best known validation Dice, the shipped search "
