@@ -235,9 +235,10 @@ def _ratio(figures: Mapping[str, Any]) -> str:
     told = []
     for slots, rows in figures["searches"].items():
         ratios = rows[figures["shipped"]]["ratio_to_random"]
+        trials = "1 trial" if slots == "1" else f"{slots} trials"
         told.append(
-            f"with {slots} trials at a time {ratios['medians']:.2f} (ratio of medians; of means {ratios['means']:.2f}, "
-            f"mean over domains {ratios['domains']:.2f})"
+            f"with {trials} at a time {ratios['medians']:.2f} (ratio of medians; of means {ratios['means']:.2f}, mean "
+            f"over domains {ratios['domains']:.2f})"
         )
     return (
         "Of the epochs that random search needs to 99 % of the best known validation Dice, the shipped search "

@@ -92,7 +92,7 @@ def test_searches_are_quoted_with_what_they_were_replayed_on(tmp_path: Path) -> 
     }  # fmt: skip
     write(tmp_path, "search-quality", figures)
     page = QUOTES["search-quality"](tmp_path)
-    assert "with 1 trials at a time 0.30 (ratio of medians; of means 0.40, mean over domains 0.50)" in page
+    assert "with 1 trial at a time 0.30 (ratio of medians; of means 0.40, mean over domains 0.50)" in page
     assert "with 4 trials at a time 0.50" in page
     assert "the goal was 0.25" in page
     assert "62 finished runs of 2 domains, 50 seeds (10 for GP)" in page
