@@ -4,8 +4,8 @@ The candidates are `CANDIDATES`; they and TARGETS, those of the test, were fixed
 them, after a first look at train and val. Each candidate is fitted on four fifths of the train images of every domain
 and asked about the rest, five times, images of one group never on both sides; and fitted on all of train and asked
 about val. Nothing of test is opened. The chosen one has the smallest `shortfall`, the largest of what is missing to any
-target; of those within TIE the one whose taps end earlier, then of fewer taps, then the simpler way to choose, then the
-smaller shortfall.
+target; of those within TIE the one that misses least over all targets together. (At first the earliest tap won a tie.
+It was worse by every target than the next, so the rule was changed, before test was scored.)
 """
 
 from __future__ import annotations
@@ -299,21 +299,24 @@ class _Outcome:
         }
 
 
+def misses(figures: Mapping[str, float]) -> list[float]:
+    """What is missing to each target, 0 where it is met."""
+    more, less = ("accuracy", "disturbed"), ("false_accept", "false_accept_at_95")
+    return [max(0.0, TARGETS[key] - figures[key]) for key in more] + [
+        max(0.0, figures[key] - TARGETS[key]) for key in less
+    ]
+
+
 def shortfall(figures: Mapping[str, float]) -> float:
-    """The largest of what is missing to a target."""
-    return max(
-        (figures[name] - aim) if name.startswith("false") else (aim - figures[name]) for name, aim in TARGETS.items()
-    )
+    """The largest of what is missing to the targets."""
+    return max(misses(figures))
 
 
 def choose(figures: Mapping[str, Figures]) -> str:
     """The name of the chosen candidate."""
     best = min(one["shortfall"] for one in figures.values())
     good = [one for one in CANDIDATES if one.name in figures and figures[one.name]["shortfall"] <= best + TIE]
-    cheapest = min(
-        good, key=lambda one: (max(one.taps), len(one.taps), one.chooser != "ratio", figures[one.name]["shortfall"])
-    )
-    return cheapest.name
+    return min(good, key=lambda one: (sum(misses(figures[one.name])), len(one.taps), max(one.taps))).name
 
 
 def _share(values: Sequence[Tensor]) -> float:

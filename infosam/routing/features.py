@@ -24,7 +24,7 @@ MIN_INNER = 3
 class FeatureConfig(Strict):
     """Where the encoder is tapped, and what is taken there. Chosen by validation, see docs/routing.md."""
 
-    taps: tuple[Tap, ...] = Field(default=(1,), min_length=1)
+    taps: tuple[Tap, ...] = Field(default=(2,), min_length=1)
     """Tokens after so many blocks (0: the patches), or after the `neck`."""
     spread: bool = True
     """Take the standard deviation of each channel over the tokens beside its mean."""

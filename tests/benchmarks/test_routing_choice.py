@@ -25,12 +25,20 @@ class TestChoice:
         assert shortfall(GOOD) == pytest.approx(0)
         assert shortfall(GOOD | {"accuracy": 0.9, "false_accept": 0.3}) == pytest.approx(0.25)
 
-    def test_of_about_equal_ones_the_earliest_tap(self) -> None:
-        later, early = Candidate(taps=(2, 3)), Candidate(taps=(1,))
-        figures = {one.name: {"shortfall": 0.5} for one in CANDIDATES}
-        figures |= {later.name: {"shortfall": 0.1}, early.name: {"shortfall": 0.1 + TIE / 2}}
-        assert choose(figures) == early.name
-        assert choose(figures | {early.name: {"shortfall": 0.1 + 2 * TIE}}) == later.name
+    def test_of_about_equal_ones_that_which_misses_least_in_all(self) -> None:
+        one, other = Candidate(taps=(2, 3)), Candidate(taps=(1,))
+        poor = GOOD | {"accuracy": 0.4}
+        figures = {each.name: poor | {"shortfall": shortfall(poor)} for each in CANDIDATES}
+
+        def found(**misses: float) -> dict[str, float]:
+            values = GOOD | misses
+            return values | {"shortfall": shortfall(values)}
+
+        one_miss, two_misses = found(accuracy=0.88), found(accuracy=0.88 + TIE / 2, disturbed=0.87)
+        assert two_misses["shortfall"] < one_miss["shortfall"]
+        assert choose(figures | {one.name: one_miss, other.name: two_misses}) == one.name
+        clearly = found(accuracy=0.88 + 2 * TIE, disturbed=0.95 - TIE)
+        assert choose(figures | {one.name: one_miss, other.name: clearly}) == other.name
 
     def test_names_are_told_apart_and_the_default_is_one_of_them(self) -> None:
         names = [one.name for one in CANDIDATES]
