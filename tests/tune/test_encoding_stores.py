@@ -139,7 +139,7 @@ class TestBuilding:
     ) -> None:
         plan = make_plan(configure(), home)
         stores = build_stores(plan, materials, console, warn=pytest.fail)
-        assert stores.shared == ("train", "val", ("base", None, "float16"))
+        assert stores.shared == ("train", "val", ("base", None, "float16", 1))
         with pytest.raises(StoreFull, match="under the limit"):
             make_room(folder_of(plan), 1, 1)
         stores.release()
