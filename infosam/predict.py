@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from infosam.bundle import read_bundle, restore
 from infosam.config import ModelConfig
@@ -115,5 +115,7 @@ def _decoded(source: Path | IO[bytes], where: str) -> NDArray[np.uint8]:
     try:
         with Image.open(source) as image:
             return to_rgb(image)
+    except UnidentifiedImageError as error:  # its own words name an object in memory
+        raise DataError(f"{where}: cannot be read as an image: its content is of no known format") from error
     except PICTURE_ERRORS as error:
         raise DataError(f"{where}: cannot be read as an image: {error}") from error

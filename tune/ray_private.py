@@ -29,6 +29,8 @@ from ray.train.v2._internal.execution.worker_group import worker_group
 from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
 
 POLL_S = 0.5
 """How often the controller looks after its workers; reports do not pass through it."""
@@ -128,6 +130,24 @@ def actor_of(trial: Any) -> Any:
 def forgive(trial: Any) -> None:
     """Takes back the last failure that Tune counted for a trial."""
     trial.run_metadata.num_failures -= 1
+
+
+_TASK_FAILURE = TuneController._trial_task_failure
+
+
+def keep_trials_between_slots() -> None:
+    """A slot that dies just when it is given another trial costs that trial nothing: it is retried, as if its slot had
+    died later. Tune by itself ends it, since it does not count as running yet, and keeps it from ever starting."""
+    controller: Any = TuneController
+    controller._trial_task_failure = _task_failure
+
+
+def _task_failure(controller: Any, trial: Any, exception: Exception) -> None:
+    if trial in controller._resetting_trials:
+        controller._resetting_trials.remove(trial)
+        controller._set_trial_status(trial, Trial.RUNNING)
+    task_failure: Any = _TASK_FAILURE
+    task_failure(controller, trial, exception)
 
 
 def hide_node_messages() -> None:

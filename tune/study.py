@@ -26,7 +26,7 @@ from tune.ledger import Ledger
 from tune.list_searcher import ListSearcher
 from tune.node_loss import NodeLosses
 from tune.plan import SweepPlan
-from tune.ray_private import hide_node_messages
+from tune.ray_private import hide_node_messages, keep_trials_between_slots
 from tune.refill import RefilledScheduler
 from tune.resume import trials_left
 from tune.schedulers import make_scheduler
@@ -193,6 +193,7 @@ def _run(
         for one in under_way:
             stack.callback(one.close)
         if under_way:
+            keep_trials_between_slots()
             lanes = [one.lane for one in under_way]
             _tuner(lanes, parts, folder=folder, name=name, slots=slots, broken=broken).fit()
 

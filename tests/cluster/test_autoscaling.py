@@ -104,7 +104,9 @@ class Watch:
 def environment(plain: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Of all that runs on the cluster; its workers can import the tests' trainings."""
     home = tmp_path_factory.mktemp("results")
-    return {**plain, "INFOSAM_HOME": str(home), "RAY_AUTH_MODE": "disabled", "RAY_LOG_TO_DRIVER": "0"}
+    # No trial goes on before all nodes are there: the first of them could do all the work by then.
+    gate = {"LASTING_GATE": str(home / "all-nodes-are-there"), "LASTING_GATED_FROM": "0"}
+    return {**plain, **gate, "INFOSAM_HOME": str(home), "RAY_AUTH_MODE": "disabled", "RAY_LOG_TO_DRIVER": "0"}
 
 
 @pytest.fixture
@@ -153,6 +155,7 @@ def test_nodes_come_for_a_sweep_and_go_after_it(
         stack.callback(driver.kill)
         watch.until(lambda now: now["waiting"] == now["waiting_2"] == MOST_NODES and now["workers"] == 0)
         watch.until(lambda now: now["workers"] == MOST_NODES)
+        Path(environment["LASTING_GATE"]).touch()
         told, _ = driver.communicate(timeout=PATIENCE_S)
         assert driver.returncode == 0, told
     watch.until(lambda now: now["workers"] == 0)

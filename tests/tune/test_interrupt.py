@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tune import runner
+from tune import runner, sweep_run
 from tune.config import SweepConfig
 from tune.event_log import NAME
 from tune.home import Home
@@ -109,7 +109,7 @@ def test_a_signal_while_stores_are_built_ends_a_sweep_that_can_go_on(
     search = {"trials": 1, "startup_trials": 1}
     config = SweepConfig.model_validate(sweep_config.model_dump() | {"search": search})
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "build_stores", lambda *others, **named: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(sweep_run, "build_stores", lambda *others, **named: signal.raise_signal(signal.SIGTERM))
         outcome = runner.run_sweep(config, home=home, console=console, training="tune.noop")
     assert outcome.interrupted
     end = Ledger.replay(outcome.folder / NAME).end

@@ -20,9 +20,10 @@ from ray.train.v2._internal.execution.worker_group.worker import RayTrainWorker
 from ray.train.v2._internal.execution.worker_group.worker_group import WorkerGroup
 from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
-from tune.ray_private import SlotTrainer, actor_of, hide_node_messages
+from tune.ray_private import SlotTrainer, _task_failure, actor_of, hide_node_messages
 
 
 def parameters(function: object) -> list[str]:
@@ -104,6 +105,37 @@ def test_a_trial_of_tunes_keeps_its_actor_in_one_place() -> None:
     trial.temporary_state.ray_actor = "actor"
     assert actor_of(trial) == "actor"
     assert "self.temporary_state.ray_actor = ray_actor" in inspect.getsource(Trial.set_ray_actor)
+
+
+class Controller:
+    """What Tune's controller does where a task of a slot failed, as far as it matters here."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._resetting_trials = {trial}
+        self._fail_fast, self.RAISE, self._print_trial_errors = False, "raise", False
+        self.seen: list[str] = []
+
+    def _set_trial_status(self, trial: Trial, status: str) -> None:
+        trial.set_status(status)
+
+    def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
+        self.seen.append(trial.status)
+
+
+def test_a_trial_whose_slot_dies_while_it_is_given_it_counts_as_running() -> None:
+    """Tune's own rule recovers running trials only, and one that is being reset is none yet."""
+    source = inspect.getsource(TuneController._process_trial_failure)
+    assert "trial.status == Trial.RUNNING and trial.should_recover()" in source
+    assert "on_error=self._trial_task_failure" in inspect.getsource(TuneController._schedule_trial_reset)
+    trial = Trial("none", stub=True)
+    controller = Controller(trial)
+    _task_failure(controller, trial, RuntimeError())
+    assert controller.seen == [Trial.RUNNING]
+    assert not controller._resetting_trials
+    assert parameters(TuneController._trial_task_failure) in (
+        ["self", "trial", "exception"],
+        ["controller", "trial", "exception"],
+    )
 
 
 def test_messages_of_nodes_go_through_one_function_and_ours_prints_nothing(
