@@ -137,15 +137,18 @@ _TASK_FAILURE = TuneController._trial_task_failure
 
 def keep_trials_between_slots() -> None:
     """A slot that dies just when it is given another trial costs that trial nothing: it is retried, as if its slot had
-    died later. Tune by itself ends it, since it does not count as running yet, and keeps it from ever starting."""
+    died later. Tune hears of such a death twice, from the actor and from the task that resets it. The first puts the
+    trial back among those that wait, and the second would end it there."""
     controller: Any = TuneController
     controller._trial_task_failure = _task_failure
 
 
 def _task_failure(controller: Any, trial: Any, exception: Exception) -> None:
-    if trial in controller._resetting_trials:
+    if trial in controller._resetting_trials:  # the first
         controller._resetting_trials.remove(trial)
         controller._set_trial_status(trial, Trial.RUNNING)
+    elif trial.status == Trial.PENDING:  # no other task runs for a trial that waits
+        return
     task_failure: Any = _TASK_FAILURE
     task_failure(controller, trial, exception)
 

@@ -28,8 +28,8 @@ from tune.runner import resume_sweep, run_sweep
 TRAINING = "lasting_training"
 RATES = [1e-3, 2e-3, 3e-3, 4e-3]
 RESTART_S = 240.0
-LONG_EPOCHS = 30
-"""Of trials that must still run when the loss of their node is noticed."""
+LONG_EPOCHS, LONGER_EPOCHS = 30, 80
+"""Of trials that must still run when a slot was replaced, and when the loss of a node was noticed: some ten seconds."""
 STEP_S = 45.0
 """For one epoch where processes are stopped; starting a slot must take less."""
 
@@ -181,13 +181,13 @@ def test_a_place_that_cannot_train_costs_no_trial(
     home.folder.mkdir(parents=True)
     try:
         with mlflow_server(f"sqlite:///{home.database}", home.artifacts) as server:
-            resources = {"slots": 3, "max_failures": 1}
-            config = configure(RATES, data=data, tracking={"uri": server.uri}, resources=resources)
+            resources, run = {"slots": 3, "max_failures": 1}, {"train": {"epochs": LONG_EPOCHS, "batch_size": 2}}
+            config = configure(RATES, data=data, run=run, tracking={"uri": server.uri}, resources=resources)
             ledger = sweep(config, home, console, cpus=3)
     finally:
         cluster.remove_node(node)
     assert reasons(ledger) == ["completed"] * 4
-    assert rows(ledger) == pytest.approx(lasting_rows(RATES))
+    assert rows(ledger) == pytest.approx(lasting_rows(RATES, LONG_EPOCHS))
     told = [retry.error for trial in ledger.trials.values() for retry in trial.retries]
     assert len(told) >= 2
     assert all(f"cannot start on node {node.node_id}: RuntimeError: this GPU is broken" in error for error in told)
@@ -210,7 +210,7 @@ def test_neither_a_lost_node_nor_a_dead_tracking_server_costs_a_row(
             server.start()
 
         back = once(folder, at_epoch("t0002", 2), lose)
-        run = {"train": {"epochs": LONG_EPOCHS, "batch_size": 2}}
+        run = {"train": {"epochs": LONGER_EPOCHS, "batch_size": 2}}
         config = configure([*RATES, 5e-3, 6e-3], run=run, tracking={"uri": server.uri}, resources={"slots": 3})
         run_sweep(config, home=home, console=console, training=TRAINING)
         back.join(RESTART_S)
@@ -219,5 +219,5 @@ def test_neither_a_lost_node_nor_a_dead_tracking_server_costs_a_row(
         check_resources(2)
     cluster.remove_node(node, allow_graceful=False)
     assert reasons(ledger) == ["completed"] * 6
-    assert rows(ledger) == pytest.approx(lasting_rows([*RATES, 5e-3, 6e-3], LONG_EPOCHS))
+    assert rows(ledger) == pytest.approx(lasting_rows([*RATES, 5e-3, 6e-3], LONGER_EPOCHS))
     assert any(trial.retries for trial in ledger.trials.values())
