@@ -13,7 +13,7 @@ def test_ten_times_the_pictures_need_hardly_more_memory(quick: Callable[..., dic
     found = quick("data")
     assert found["many/rows"] == found["pairs"] == 10 * found["few/rows"]
     assert found["peak_ratio"] < 1.3
-    assert found["cluster/many/rows"] == found["pairs"]
+    assert found["cluster/many/rows"] == found["few/rows"] == 10 * found["cluster/few/rows"]
     assert found["cluster/few/peak_bytes"] > found["few/peak_bytes"] / 2  # all of its processes are counted
     assert found["cluster/peak_ratio"] < 1.3
     assert found["datasets/rows"] == found["pairs"]
