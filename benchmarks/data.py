@@ -5,9 +5,9 @@
 A tenth of the pairs, then all, are imported by a process of their own, which says its peak memory; pictures are PNGs
 of noise, one of 500 each, under as many names as pairs (hard links). `datasets`, if it is installed, does the same with
 the same pairs in a process of its own: it reads and opens both files, compares their sizes, encodes the mask anew, and
-writes one Parquet file, which is then looked into. `infosam cluster import` does it with two workers for a hundredth and
-a tenth of the pairs; its memory is that of all its processes and of Ray's, each page they share counted once (PSS), and
-its seconds include the start of Ray. The last line is one JSON object of figures.
+writes one Parquet file, which is then looked into. `infosam cluster import` does it with two workers for a hundredth
+and a tenth of the pairs; its memory is that of all its processes and of Ray's, each page they share counted once (PSS),
+and its seconds include the start of Ray. The last line is one JSON object of figures.
 """
 
 from __future__ import annotations
