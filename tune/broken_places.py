@@ -19,7 +19,7 @@ from ray import tune
 from tune.callback import last_failure
 from tune.config import ResourceConfig
 from tune.ray_private import forgive
-from tune.resources import GROWS, cluster_nodes, fitting_workers
+from tune.resources import GROWS, actor_options, cluster_nodes, fitting_workers
 from tune.slot_plan import SWEEP
 from tune.worker import Report
 
@@ -129,9 +129,7 @@ class Placeholder:
         occupant: Any = ray.remote(Occupant)
         # Not a placement group: one that waits is looked at now and then only, and the slot's next one would be first.
         self._actor = occupant.options(
-            num_cpus=bundle.get("CPU", 0),
-            num_gpus=bundle.get("GPU", 0),
-            memory=bundle.get("memory") or None,
+            **actor_options(bundle),
             max_restarts=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         ).remote()

@@ -14,6 +14,7 @@ from typing import Any
 from infosam.config import RunConfig
 from infosam.cost import Cost, measure
 from infosam.errors import UserError
+from tune.resources import actor_options
 
 PLACE_S = 120.0
 """Longest wait for the resources to be free."""
@@ -121,12 +122,9 @@ def _start(group: Any, index: int, setting: Setting) -> Any:
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    bundle = setting.bundle
     actor: Any = ray.remote(Probe)
     return actor.options(
-        num_cpus=bundle.get("CPU", 0),
-        num_gpus=bundle.get("GPU", 0),
-        memory=bundle.get("memory") or None,
+        **actor_options(setting.bundle),
         max_restarts=0,
         scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
     ).remote()

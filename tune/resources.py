@@ -113,6 +113,15 @@ def cluster_nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def actor_options(bundle: Mapping[str, float]) -> dict[str, Any]:
+    """What an actor that occupies these resources is started with; what is not named, it does not take."""
+    return {
+        "num_cpus": bundle.get("CPU", 0),
+        "num_gpus": bundle.get("GPU", 0),
+        "memory": bundle.get("memory") or None,
+    }
+
+
 def training_machines(resources: ResourceConfig) -> dict[str, str]:
     """Id of one live node of each machine that can hold a worker, by the machine's name, in the order of the names."""
     import ray
