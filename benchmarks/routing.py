@@ -1,6 +1,6 @@
 """Does the right adapter choose itself? Routing against the oracle, against no adapter and against one for all domains.
 
-    python benchmarks/routing.py [--stage choose|test|all] [--quick] [--data FOLDER] [--work FOLDER] [--out FOLDER]
+    python benchmarks/routing.py [--stage choose|test|cost|all] [--quick] [--data FOLDER] [--work FOLDER] [--out FOLDER]
 
 FOLDER of --data holds one folder per domain (polyp, leaf_disease, retinal_vessel, road, skin_lesion) with train.csv,
 val.csv and test.csv (default: INFOSAM_TEST_DATA, or shared/data beside the checkout), and generic_objects, photographs
@@ -10,8 +10,10 @@ training, figures), so that the same command goes on after a stop; figures are k
 choose: tap, fitting rule and way to choose are decided on train and val (`routing_choice.py`) and written to --out as
 DATE-routing-choice.json. test: for each domain, and for all together, one LoRA is trained, briefly and alike, and the
 test split is scored, with the statistics that the package ships; refused unless they are those of the newest choice in
---out. all (default): both. Dice: strict protocol, box around the truth, and none, per image at its own size. An
-abstention is frozen SAM, and counts as wrong in accuracies. The last line is one JSON object of figures.
+--out. cost: memory, swaps and latencies of pools (`routing_speed.py`), without a look at test; written as
+DATE-routing-cost.json. all (default): one after the other. Dice: strict protocol, box around the truth, and none, per
+image at its own size. An abstention is frozen SAM, and counts as wrong in accuracies. The last line is one JSON object
+of figures.
 """
 
 from __future__ import annotations
@@ -59,6 +61,8 @@ STRANGERS = "generic_objects"
 MOST_STRANGERS = 120
 CHOICE = "routing-choice"
 FIRST_BLOCKS = (0, 2, 3)
+USUAL_BLOCK = 3
+"""Where the adapters of all stages begin."""
 
 
 def main() -> None:
@@ -70,21 +74,26 @@ def main() -> None:
         sources = procedural(work) if arguments.quick else {name: arguments.data / name for name in DOMAINS}
         data = imported_sets(sources, work)
         figures: Figures = {}
-        if arguments.stage != "test":
-            figures = {**choice(arguments, data, work, console), **figures}
-        if arguments.stage != "choose":
+        if arguments.stage in ("choose", "all"):
+            figures |= choice(arguments, data, work, console)
+        if arguments.stage in ("test", "all"):
             refuse_other_than_chosen(arguments, figures)
             found, more = measure(arguments, sources, data, work, console)
-            figures |= found
             if arguments.out:
-                publish(arguments.out, "routing", figures, **more)
+                publish(arguments.out, "routing", figures | found, **more)
+            figures |= found
+        if arguments.stage in ("cost", "all"):
+            found = cost(arguments, data, work, console)
+            if arguments.out:
+                publish(arguments.out, "routing-cost", found, threads=arguments.threads, requests=arguments.requests)
+            figures |= found
     console.print(f"canvas {arguments.size} px, {arguments.epochs} epochs, seed 0, domains: {', '.join(sources)}")
     print(json.dumps(figures))
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=["choose", "test", "all"], default="all")
+    parser.add_argument("--stage", choices=["choose", "test", "cost", "all"], default="all")
     parser.add_argument("--data", type=Path, default=default_folder(), help="folder of data sets")
     parser.add_argument(
         "--work", type=Path, help="folder for data, adapters and what is done; default: a temporary one"
@@ -92,8 +101,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for dated files of the figures")
     parser.add_argument("--size", type=int, default=192, help="side of the canvas in px")
     parser.add_argument("--epochs", type=int, default=4, help="of every adapter")
-    parser.add_argument("--adapters", type=int, nargs="*", default=[5, 50, 500], help="sizes of pools, for speed")
-    parser.add_argument("--requests", type=int, default=200, help="images of a stream, for latency")
+    parser.add_argument("--adapters", type=int, nargs="+", default=[5, 50, 500], help="sizes of pools, for the cost")
+    parser.add_argument("--requests", type=int, default=200, help="images of a stream, for the cost")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="three small procedural domains, to see that it runs")
     arguments = parser.parse_args()
@@ -174,28 +183,25 @@ def measure(
     if strangers:
         beside["photographs"] = kept(done / "photographs.json", partial(open_set, bundles, images, strangers))
     console.print(dice_table(beside["dice_per_domain"]))
-    if arguments.adapters:
-        first = next(iter(bundles.values()))
-        speed = partial(measure_speed, first, arguments.adapters, images[0].rgb, arguments.requests)
-        found |= kept(done / "speed.json", speed)
-    if not arguments.quick:
-        found |= kept(done / "second_pass.json", partial(second_pass, arguments, data, work, images[0], console))
     return found, {**beside, "adapter": config.model_dump(mode="json")}
 
 
-def second_pass(
-    arguments: argparse.Namespace, data: Mapping[str, Path], work: Path, image: Shown, console: Console
-) -> Figures:
-    """Median time of one image by name and chosen, for adapters that begin at several blocks. The router looks at what
-    enters block 2: what an adapter changes before that is computed a second time."""
+def cost(arguments: argparse.Namespace, data: Mapping[str, Path], work: Path, console: Console) -> Figures:
+    """Pools of several sizes; then the median time of one image by name and chosen, for adapters that begin at several
+    blocks. The router looks at what enters block 2: what an adapter changes before that is computed a second time."""
     name, folder = next(reversed(data.items()))
+    picture = images_of(name, folder, "val")[0].rgb
     figures: Figures = {}
     for block in FIRST_BLOCKS:
         config = settings(arguments, first_block=block)
         short = config.model_copy(update={"train": config.train.model_copy(update={"epochs": 1})})
         bundle = adapter(short, name, folder, work / f"from-block-{block}", console)
-        found = measure_speed(bundle, [1], image.rgb, arguments.requests)
-        figures |= {f"median_ms_{how}_from_block_{block}": found[f"median_ms_{how}_1"] for how in ("single", "auto")}
+        sizes = arguments.adapters if block == USUAL_BLOCK else [1]
+        found = measure_speed(bundle, sizes, picture, arguments.requests)
+        figures |= found if block == USUAL_BLOCK else {}
+        smallest = min(sizes)
+        times = {how: found[f"median_ms_{how}_{smallest}"] for how in ("single", "auto")}
+        figures |= {f"median_ms_{how}_from_block_{block}": time for how, time in times.items()}
     return figures
 
 
@@ -275,7 +281,7 @@ def joined(sources: Mapping[str, Path], work: Path) -> Path:
     return imported(folder, JOINT, work)
 
 
-def settings(arguments: argparse.Namespace, first_block: int = 3) -> RunConfig:
+def settings(arguments: argparse.Namespace, first_block: int = USUAL_BLOCK) -> RunConfig:
     """LoRA in the upper blocks, without information terms: short, and the same for all."""
     return validate(
         RunConfig,

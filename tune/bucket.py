@@ -103,6 +103,16 @@ class Bucket:
 
         self._patiently(remove)
 
+    def folders(self) -> list[str]:
+        """Names of what has files below it."""
+        from pyarrow.fs import FileSelector, FileType
+
+        def look() -> list[str]:
+            found = self._system.get_file_info(FileSelector(self._path(""), allow_not_found=True))
+            return sorted(one.base_name for one in found if one.type == FileType.Directory)
+
+        return self._patiently(look)
+
     def _make_room(self, name: str) -> None:
         # An object store has no folders, but one on a disk does.
         if self._system.type_name == "local":

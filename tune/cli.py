@@ -78,7 +78,7 @@ def sweep(
     ] = False,
     resume_name: Annotated[
         str | None,
-        typer.Option("--resume", metavar="NAME", help="Go on with the sweep of this name, or in this folder."),
+        typer.Option("--resume", metavar="NAME", help="Go on with the sweep of this name, in this folder or bucket."),
     ] = None,
 ) -> None:
     if resume_name is not None:
@@ -160,13 +160,15 @@ def run(configs: Sequence[SweepConfig], *, verbose: bool = False, address: str |
 
 
 def resume(name: str, overrides: Sequence[str], *, verbose: bool = False, address: str | None = None) -> None:
-    """Goes on with a sweep, or those of a group, and prints the results. Raises and ends as `run`."""
+    """Goes on with a sweep, or those of a group, and prints the results; with an address as `name`, with one that
+    another machine left in a bucket (`tune.log_mirror`). Raises and ends as `run`."""
+    from tune.log_mirror import recover
     from tune.runner import resume_sweeps
 
-    console = wide_console()
-    outcomes = resume_sweeps(
-        name, home=find_home(), console=console, overrides=overrides, address=address, verbose=verbose
-    )
+    console, home = wide_console(), find_home()
+    if "://" in name:
+        name = str(recover(name, home))
+    outcomes = resume_sweeps(name, home=home, console=console, overrides=overrides, address=address, verbose=verbose)
     _show(outcomes, console)
 
 

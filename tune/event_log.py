@@ -74,7 +74,7 @@ class EventLog:
     def __call__(self, event: Event) -> None:
         """Writes one event. Raises OSError if the disk does not take it; the next call tries again."""
         with self._lock:
-            self._unwritten.append(_encode(event))
+            self._unwritten.append(encode(event))
             self._write()
             if isinstance(event, MILESTONES):
                 os.fsync(self._file.fileno())
@@ -109,6 +109,12 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
         event = _decode(body)
         if event is not None:
             yield event, end
+
+
+def encode(event: Event) -> bytes:
+    """Its line in a log."""
+    body = json.dumps({"event": type(event).__name__, **dataclasses.asdict(event)}).encode()
+    return _HEAD + f"{zlib.crc32(body):08x}".encode() + b'", ' + body[1:] + b"\n"
 
 
 def is_written(path: Path) -> bool:
@@ -155,11 +161,6 @@ def _sound_lines(path: Path, offset: int = 0) -> Iterator[tuple[bytes, int]]:
             offset += len(line)
             yield body, offset
             line = following
-
-
-def _encode(event: Event) -> bytes:
-    body = json.dumps({"event": type(event).__name__, **dataclasses.asdict(event)}).encode()
-    return _HEAD + f"{zlib.crc32(body):08x}".encode() + b'", ' + body[1:] + b"\n"
 
 
 def _checked(line: bytes) -> bytes | None:

@@ -44,9 +44,13 @@ class LostWorkers(train.UserCallback):
 
     def __init__(self, feed: Any) -> None:
         self._feed = feed
+        self.waits = False
+        """Whether the last processes to go went with their node, so that the slot needs room on another one. Where
+        none comes in time the slot ends, and that is no failure of its trial either."""
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
         """Processes are gone, and are about to be started again."""
-        if any(NODE_DIED in str(error) for error in worker_exceptions.values()):
+        self.waits = any(NODE_DIED in str(error) for error in worker_exceptions.values())
+        if self.waits:
             with contextlib.suppress(ray.exceptions.RayError):  # a feed that is gone counts nothing
                 ray.get(self._feed.forgive.remote(MOST_LOSSES), timeout=CALL_S)

@@ -15,9 +15,10 @@ from typing import Any
 
 import ray
 from ray import train, tune
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tune.feed import Feed
-from tune.node_loss import LostWorkers
+from tune.node_loss import NODE_DIED, LostWorkers
 from tune.ray_private import SlotTrainer
 from tune.slot_plan import SlotPlan, result_of
 from tune.worker import Failure, Message, work
@@ -49,7 +50,9 @@ class Slot(tune.Trainable):
         assert plan is not None, "pass the plan through tune.with_parameters"
         self._plan = plan
         feed_class: Any = ray.remote(num_cpus=0)(Feed)
-        self._feed = feed_class.remote(plan.max_failures + 1, plan.workers)
+        # On another node of the trial it would be one more loss that ends the slot.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._feed = feed_class.options(scheduling_strategy=here).remote(plan.max_failures + 1, plan.workers)
         self._death: str | None = None
         self._thread = threading.Thread(target=self._keep_worker_group, daemon=True)
         self._thread.start()  # before the first trial is assigned: both start processes, and that takes seconds
@@ -115,3 +118,5 @@ class Slot(tune.Trainable):
             trainer.fit()
         except Exception as error:  # noqa: BLE001 - `step` reports it, whatever it was
             self._death = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
+            if watch.waits:
+                self._death += f"; no room was found for a process that is gone because {NODE_DIED}"

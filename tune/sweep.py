@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run an InfoSAM sweep on this Ray cluster.")
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--config", help="path or URI of the sweep's YAML, or `default`")
-    task.add_argument("--resume", metavar="NAME", help="go on with the sweep of this name, or in this folder")
+    task.add_argument("--resume", metavar="NAME", help="go on with the sweep of this name, in this folder or bucket")
     parser.add_argument(
         "--once", metavar="NAME", help="with --config: call the sweep NAME, or go on with it if it began already"
     )

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from infosam.errors import UserError
+from tune.bucket import Bucket
 from tune.encoding_stores import Stores, build_stores
 from tune.event_log import EventLog
 from tune.events import Event, Listener, State
 from tune.finale import crown, recall, summarise
 from tune.finals import SEED, Finals
 from tune.ledger import Ledger
+from tune.log_mirror import LogMirror
 from tune.plan import SweepPlan
 from tune.report.ending import with_report
 from tune.results import SweepOutcome, resume_command
@@ -59,6 +62,7 @@ class SweepRun:
         self._console = console
         self._stores: Stores | None = None
         self._log = log
+        self._listeners: list[Listener] = [log]
         self._files = SweepFiles(plan, ledger.trials, lambda: self.materials.result())
         self._tracker: Tracker | None = None
         self._state: State | None = None
@@ -117,6 +121,8 @@ class SweepRun:
         """From here on there is something to record."""
         plan, materials = self.plan, self.materials.result()
         drop_stale_bundles(plan.folder, self.outcome.ledger)
+        if plan.mirror is not None:
+            self._listeners.insert(0, self._open_mirror(plan.mirror))
         started = sweep_started(
             plan,
             zero_shot=materials.zero_shot,
@@ -136,7 +142,7 @@ class SweepRun:
         from tune.study import Part  # Ray and Optuna, which a sweep that only lacks its finale need not wait for
 
         shared = self._stores.shared if self._stores else ()
-        return Part(plan=self.plan, ledger=self.outcome.ledger, listeners=[self._log, *listeners], shared=shared)
+        return Part(plan=self.plan, ledger=self.outcome.ledger, listeners=[*self._listeners, *listeners], shared=shared)
 
     def conclude(self) -> None:
         """Champion, test score and promotion."""
@@ -186,8 +192,20 @@ class SweepRun:
 
     def _tell(self, event: Event) -> None:
         """To the ledger last: it is the only one that cannot fail, and must not know more than the log."""
-        self._log(event)
+        for listener in self._listeners:
+            listener(event)
         self.outcome.ledger(event)
+
+    def _open_mirror(self, address: str) -> LogMirror:
+        try:
+            mirror = LogMirror(Bucket(address), self._log.path, warn=self.warn)
+        except OSError as error:
+            raise UserError(
+                f"{address}: cannot be read: {error}; check resources.mirror and the credentials"
+            ) from error
+        note = f"Kept in {address}, too; if this machine is lost: infosam sweep --resume {address}"
+        self._console.print(note, style="dim", highlight=False, soft_wrap=True)
+        return mirror
 
     def _choose_champion(self) -> None:
         outcome = self.outcome

@@ -47,7 +47,8 @@ class SweepFiles:
                     "protocol": plan.protocol,
                     "selected_by": f"{OBJECTIVE} with prompt {plan.config.run.train.select}",
                 }
-                checkpoint = Path(trial.best.checkpoint)
+                # Not where it was written, which another machine may have called by another name.
+                checkpoint = self._folder(trial_id) / "checkpoints" / Path(trial.best.checkpoint).name
                 if plan.mirror is not None:  # it was written on another machine
                     pull(checkpoint.parent, Bucket(f"{plan.mirror}/{trial_id}"))
                 export_bundle(checkpoint, self._materials(), out, card=card)

@@ -28,9 +28,13 @@ def test_it_runs_goes_on_and_says_what_it_must(quick: Callable[..., dict[str, An
     assert found["mixed_configs"] == 6
     assert found["swap_ms_mixed_configs"] > 0
     assert found["p95_ms_mixed_mixed_configs"] > 0
-    choice, file = sorted((tmp_path / "out").iterdir(), key=lambda one: "choice" not in one.name)
+    assert found["median_ms_auto_from_block_0"] > 0
+    out = tmp_path / "out"
+    (choice,), (cost,), (file,) = (list(out.glob(f"20*-routing{part}.json")) for part in ("-choice", "-cost", ""))
     published = json.loads(file.read_text(encoding="utf-8"))
-    assert published["figures"] == found
+    priced = json.loads(cost.read_text(encoding="utf-8"))["figures"]
+    assert published["figures"] | priced == found
+    assert not published["figures"].keys() & priced.keys()
     clean = published["disturbed"]["clean"]
     assert clean["domain_accuracy"] == found["domain_accuracy"]  # the router's way and the benchmark's own agree
     assert clean["below_oracle"] == found["below_oracle_box"]

@@ -14,6 +14,7 @@ import pytest
 from processes import processes_of
 from ray.cluster_utils import Cluster
 from rich.console import Console
+from servers import mlflow_server
 from sweep_check import check_resources, check_sweep, lasting_rows, rows
 
 from infosam.errors import UserError
@@ -22,6 +23,7 @@ from tune.event_log import NAME, read_events
 from tune.events import EpochReported, Event, TrialStarted
 from tune.home import Home
 from tune.ledger import Ledger
+from tune.log_mirror import recover
 from tune.runner import resume_sweep
 from tune.trial_ids import role_of
 
@@ -116,6 +118,24 @@ def test_repeats_and_twins_go_on_after_the_driver_was_killed(
     assert outcome.finals is not None
     assert [one.origin for one in outcome.finals.ranking] == ["t0000", "t0001"]
     assert outcome.champion == outcome.finals.challenger
+    check_resources(2)
+
+
+def test_a_sweep_goes_on_from_its_bucket_after_its_head_was_lost(
+    configure: Configure, home: Home, console: Console, killed_at: KilledAt, tmp_path: Path
+) -> None:
+    """With all that was on its disk; MLflow is on another machine, and knows its runs again."""
+    with mlflow_server(f"sqlite:///{tmp_path / 'runs.db'}", tmp_path / "artifacts") as server:
+        resources = {"mirror": f"file://{tmp_path / 'bucket'}"}
+        before = killed_at(configure(RATES, tracking={"uri": server.uri}, resources=resources), at_epoch("t0002", 2))
+        home.folder.rename(tmp_path / "lost")
+        (address,) = (tmp_path / "bucket").iterdir()
+        folder = recover(f"file://{address}", Home(folder=tmp_path / "other"))
+        resume_sweep(str(folder), home=Home(folder=tmp_path / "other"), console=console, training=TRAINING)
+        ledger = check_sweep(folder, server.uri, trials=6)
+    assert rows(ledger) == pytest.approx(lasting_rows(RATES))
+    assert all(ledger.trials[name] == trial for name, trial in before.trials.items() if trial.end)
+    assert not home.folder.exists()
     check_resources(2)
 
 

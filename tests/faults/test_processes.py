@@ -171,14 +171,30 @@ def test_processes_that_stand_still_are_noticed(
 
 
 def test_a_place_that_cannot_train_costs_no_trial(
-    cluster: Cluster, configure: Configure, home: Home, console: Console, dataset: Path, tmp_path: Path
+    cluster: Cluster,
+    configure: Configure,
+    home: Home,
+    console: Console,
+    once: Once,
+    dataset: Path,
+    tmp_path: Path,
 ) -> None:
-    """Every slot on one of the nodes fails when it starts, at once, while those of the other are busy."""
+    """Every slot on one of the nodes fails when it starts, at once, while those of the other are busy until it has."""
     data = shutil.copytree(dataset, tmp_path / "square")
     node = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     (data / "BROKEN").write_text(node.node_id)
     home.folder.mkdir(parents=True)
+    folder = home.sweeps / "square"
+    failures: set[float] = set()
+
+    def failed_twice(event: Event) -> bool:
+        if isinstance(event, TrialRetried):
+            failures.add(event.at)
+        return len(failures) > 1
+
+    once(folder, lambda event: isinstance(event, TrialStarted), lambda _: (folder / "hold").touch())
+    once(folder, failed_twice, lambda _: (folder / "hold").unlink())
     try:
         with mlflow_server(f"sqlite:///{home.database}", home.artifacts) as server:
             resources, run = {"slots": 3, "max_failures": 1}, {"train": {"epochs": LONG_EPOCHS, "batch_size": 2}}

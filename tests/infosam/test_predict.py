@@ -126,6 +126,12 @@ class TestReadImage:
         image.save(tmp_path / "a.jpg", exif=exif)
         assert read_image(tmp_path / "a.jpg").shape == (20, 10, 3)
 
+    def test_a_program_in_postscript_is_no_picture(self, tmp_path: Path) -> None:
+        """Pillow would hand it to Ghostscript."""
+        Image.new("RGB", (8, 8)).save(tmp_path / "a.png", format="EPS")
+        with pytest.raises(DataError, match=r"a\.png: cannot be read as an image: its content is none of PNG, JPEG"):
+            read_image(tmp_path / "a.png")
+
     @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n and then nothing"])
     def test_no_picture(self, tmp_path: Path, content: bytes) -> None:
         (tmp_path / "a.png").write_bytes(content)

@@ -48,6 +48,15 @@ def upload(folder: Path, place: Bucket) -> None:
 # ------------------------------------------------------------------------------------------------ what is in a bucket
 
 
+def test_folders_are_what_has_files_below(store: ObjectStore) -> None:
+    place = bucket(store, "lab/folders")
+    assert place.folders() == []
+    for name in ("two/a", "one/deep/b", "c"):
+        place.write(name, b"content")
+    store.trouble.failures = 2
+    assert place.folders() == ["one", "two"]
+
+
 def test_files_come_back_as_they_were(store: ObjectStore, tmp_path: Path) -> None:
     place = bucket(store)
     place.write("a/b.json", b"content")

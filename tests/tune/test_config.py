@@ -81,6 +81,8 @@ def test_overrides_reach_run_search_and_paths_of_the_space() -> None:
         ({"search": {"points": [{"optim.lr": 1e-3}, {"optim.lr": 3}]}}, "points[1]: optim.lr: 3 is outside"),
         ({"resources": {"workers_per_trial": 3}}, "batch_size = 4 must be a multiple of 3"),
         ({"resources": {"slots": 0}}, "must be >= 1 or auto"),
+        ({"resources": {"mirror": "s3://me:pw@bucket/x"}}, "resources.mirror: must not hold a key"),
+        ({"resources": {"fetch": {"x": "s3://me:pw@bucket/x"}}}, "resources.fetch: must not hold a key"),
         ({"resources": {"gpus_per_worker": 1.5}}, "gpus_per_worker: must be a fraction of one GPU or a whole number"),
         ({"scheduler": {"grace_epochs": 0}}, "scheduler.grace_epochs"),
         ({"run": {"train": {"device": "cuda"}}}, "resources.gpus_per_worker is 0"),
@@ -102,6 +104,7 @@ def test_a_bad_sweep_is_refused_by_name(settings: dict[str, Any], words: str) ->
     with pytest.raises(ConfigError) as caught:
         parse(settings)
     assert words in str(caught.value)
+    assert "me:pw" not in str(caught.value)
 
 
 def test_several_problems_are_reported_at_once() -> None:

@@ -13,6 +13,10 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from tune.node_loss import MOST_LOSSES, NODE_DIED, LostWorkers, NodeLosses
 
 NODE = "Failure # 1 (occurred at noon)\nThe actor died because its node has died. Node Id: 7\n"
+NO_ROOM = (
+    "Failure # 1 (occurred at noon)\ntune.slot.SlotBroken: the worker group ended: its startup timed out; "
+    f"no room was found for a process that is gone because {NODE_DIED}\n"
+)
 PROCESS = "Failure # 1 (occurred at noon)\nThe actor died unexpectedly: SIGKILL\n"
 
 
@@ -35,6 +39,7 @@ def failures(tmp_path: Path, *reasons: str) -> int:
     [
         ([NODE, NODE, NODE], 0),
         ([PROCESS, NODE, PROCESS], 2),
+        ([NODE, NO_ROOM], 0),
         ([NODE] * (MOST_LOSSES + 2), 2),
     ],
 )
@@ -62,5 +67,9 @@ def test_processes_that_were_lost_with_their_node_are_told_to_the_feed(
         rank: WorkerHealthCheckFailedError("A worker health check failed.", failure=RayActorError(error_msg=text))
         for rank, text in errors.items()
     }
-    LostWorkers(feed).after_exception(None, found)
+    watch = LostWorkers(feed)
+    watch.after_exception(None, found)
     assert told == counted
+    assert watch.waits == bool(counted)
+    watch.after_exception(None, {0: RuntimeError("raised by itself")})
+    assert not watch.waits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
@@ -39,8 +40,9 @@ class ResourceConfig(Strict):
     """Files that each machine fetches once before it trains, where there is no shared folder: path on the machine ->
     address of a data set or file (s3://, gs://). A file is compared with the sum in ADDRESS.sha256, if there is one."""
     mirror: str | None = None
-    """Address (s3://, gs://) below which checkpoints are kept as well, so that a trial goes on on another machine where
-    there is no shared folder; each sweep has a folder of its own there, NAME and a random mark."""
+    """Address (s3://, gs://) below which checkpoints and the log are kept as well, so that a trial goes on on another
+    machine where there is no shared folder, and the sweep after its head was lost (`--resume ADDRESS`); each sweep has
+    a folder of its own there, NAME and a random mark."""
     stores: StoresConfig = StoresConfig()
     """What the trials of a machine share on its disk."""
     step_timeout_s: float = Field(default=3600, gt=0)
@@ -69,6 +71,8 @@ class ResourceConfig(Strict):
         wrong = [uri for uri in fetch.values() if "://" not in uri]
         if wrong:
             raise ValueError(f"{wrong[0]} is no address; write PATH: s3://BUCKET/NAME")
+        for uri in fetch.values():
+            _refuse_password(uri)
         return fetch
 
     @field_validator("mirror")
@@ -76,6 +80,7 @@ class ResourceConfig(Strict):
     def _is_address(cls, mirror: str | None) -> str | None:
         if mirror is not None and "://" not in mirror:
             raise ValueError(f"must be an address such as s3://BUCKET/FOLDER, got {mirror}")
+        _refuse_password(mirror or "")
         return None if mirror is None else mirror.rstrip("/")
 
     @property
@@ -87,3 +92,8 @@ class ResourceConfig(Strict):
             "memory": float(int(self.memory_gib_per_worker * 2**30)),
         }
         return {name: amount for name, amount in wanted.items() if amount > 0}
+
+
+def _refuse_password(address: str) -> None:
+    if urlsplit(address).password:
+        raise ValueError("must not hold a key, because sweep files are kept and shown; put it into the environment")

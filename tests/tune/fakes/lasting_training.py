@@ -4,8 +4,8 @@ It climbs half of the way to a peak that the learning rate sets, each epoch from
 shows. optim.lr of a trial: 0.5 raises in epoch 2, 0.6 reports NaN there, 0.3 runs out of memory there, 0.2 kills its
 own process there as the kernel does when memory runs out, others do nothing wrong. On a node of Ray whose id the file
 BROKEN in the folder of the images names, nothing can be loaded. With LASTING_GATE, epoch 2 of a trial whose optim.lr is
-not below LASTING_GATED_FROM waits until that file exists. With LASTING_MADE there is something to share, and a line of
-that file for each row that any process made of it."""
+not below LASTING_GATED_FROM waits until that file exists. No epoch ends while the sweep's folder holds the file
+"hold". With LASTING_MADE there is something to share, and a line of that file for each row that any process made."""
 
 from __future__ import annotations
 
@@ -78,6 +78,8 @@ def train(config: RunConfig, materials: NoopMaterials, *, checkpoint_dir: Path |
     while len(history) < config.train.epochs:
         time.sleep(EPOCH_S)
         while GATE and len(history) == 1 and config.optim.lr >= GATED_FROM and not Path(GATE).exists():
+            time.sleep(0.1)
+        while (checkpoint_dir.parents[3] / "hold").exists():
             time.sleep(0.1)
         dice = history[-1] if history else 0.0
         dice = _gone_wrong(config.optim.lr, dice + (peak - dice) / 2, len(history) + 1)

@@ -1,0 +1,174 @@
+"""Machines that are taken away under a trial: each of these loses two, which would be one failure too many for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import parent_of, slot_process
+from ray._private.node import Node
+from ray.cluster_utils import Cluster
+from rich.console import Console
+from sweep_check import check_resources, check_sweep, lasting_rows, rows
+
+from infosam.data.store import import_dataset
+from infosam.synthetic import write_demo_domain
+from tune.config import SweepConfig, parse_sweep_config
+from tune.event_log import NAME, EventLog
+from tune.events import EpochReported, Event
+from tune.home import Home
+from tune.ledger import Ledger, TrialRecord
+from tune.plan import make_plan
+from tune.runner import run_sweep
+from tune.study import Part, search
+
+CPUS = 3
+"""Of a worker, which the head's two do not hold: it runs on the nodes that the test adds."""
+EPOCHS = 30
+FIRST, SECOND = 2, 5
+"""Epochs after which a node is lost."""
+
+Once = Callable[[Path, Callable[[Event], bool], Callable[[Event], Any]], threading.Thread]
+
+
+def kill(cluster: Cluster, node: Node) -> None:
+    """As a machine that loses its power."""
+    os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+
+
+def end(cluster: Cluster, node: Node) -> None:
+    """As a machine that is shut down, or `ray stop` on it: processes are asked to end."""
+    cluster.remove_node(node, allow_graceful=True)
+
+
+def at_epoch(epoch: int) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, EpochReported) and (event.trial_id, event.epoch) == ("t0000", epoch)
+
+
+def holds_slot(node: Node) -> bool:
+    return parent_of(slot_process()) == node.all_processes["raylet"][0].process.pid
+
+
+@pytest.fixture
+def add_nodes(cluster: Cluster) -> Callable[[int], list[Node]]:
+    """Nodes that hold a worker each."""
+
+    def add(count: int) -> list[Node]:
+        nodes = [cluster.add_node(num_cpus=CPUS) for _ in range(count)]
+        cluster.wait_for_nodes()
+        return nodes
+
+    return add
+
+
+@pytest.fixture(autouse=True)
+def _nodes_go(cluster: Cluster) -> Any:
+    yield
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node, allow_graceful=False)
+
+
+@pytest.mark.parametrize("lose", [kill, end])
+def test_lost_nodes_are_no_failures_of_a_trial(
+    lose: Callable[[Cluster, Node], None],
+    cluster: Cluster,
+    add_nodes: Callable[[int], list[Node]],
+    configure: Callable[..., SweepConfig],
+    home: Home,
+    console: Console,
+    once: Once,
+) -> None:
+    """Slot and worker lie on the same node."""
+    nodes, lost = add_nodes(3), []
+
+    def lose_it(event: Event) -> None:
+        lost.append(next(node for node in nodes if node not in lost and holds_slot(node)))
+        lose(cluster, lost[-1])
+
+    folder = home.sweeps / "square"
+    once(folder, at_epoch(FIRST), lose_it)
+    once(folder, at_epoch(SECOND), lose_it)
+    config = configure(
+        [1e-3],
+        run={"train": {"epochs": EPOCHS, "batch_size": 2}},
+        resources={"cpus_per_worker": CPUS, "slots": 1, "max_failures": 1},
+    )
+    outcome = run_sweep(config, home=home, console=console, training="lasting_training")
+    ledger = check_sweep(outcome.folder, outcome.tracking_uri, trials=1)
+    assert len(lost) == 2
+    assert reason(ledger.trials["t0000"]) == "completed"
+    assert rows(ledger) == pytest.approx(lasting_rows([1e-3], EPOCHS))
+
+
+def test_a_trial_on_several_nodes_goes_on_after_one_is_lost(
+    cluster: Cluster, add_nodes: Callable[[int], list[Node]], home: Home, once: Once, tmp_path: Path
+) -> None:
+    """Two processes of one trial on two nodes train together. Each time the node without the slot goes, and the trial
+    is, bit for bit, the one after it that nobody disturbs."""
+    nodes = add_nodes(4)
+    losses = iter([kill, end])
+    left = list(nodes)
+
+    def lose_it(event: Event) -> None:
+        used = [node for node in left if has_worker(node)]
+        assert len(used) == 2
+        node = next(one for one in used if not holds_slot(one))
+        left.remove(node)
+        next(losses)(cluster, node)
+
+    source = write_demo_domain(tmp_path / "spores", train=8, val=3, test=2, image_px=64)
+    import_dataset(source, domain="spores", out=tmp_path / "data")
+    settings = {
+        "data": str(tmp_path / "data"),
+        "run": {
+            "model": {"image_px": 64},
+            "train": {"epochs": SECOND + 2, "batch_size": 4, "device": "cpu", "precision": "float32"},
+        },
+        "space": {"optim.lr": {"choice": [1e-3]}},
+        "search": {"trials": 2, "points": [{"optim.lr": 1e-3}] * 2},
+        "scheduler": {"kind": "none"},
+        "resources": {"workers_per_trial": 2, "cpus_per_worker": CPUS, "max_failures": 1},
+    }
+    ledger = Ledger()
+    plan = make_plan(parse_sweep_config(settings, [], source="test"), home)
+    once(plan.folder, at_epoch(FIRST), lose_it)
+    once(plan.folder, at_epoch(SECOND), lose_it)
+    with closing(EventLog(plan.folder / NAME)) as log:
+        search([Part(plan=plan, ledger=ledger, listeners=[log])], folder=plan.folder, slots=1)
+    assert len(left) == 2
+    disturbed, other = ledger.trials["t0000"], ledger.trials["t0001"]
+    assert reason(disturbed) == reason(other) == "completed"
+    assert values(disturbed) == values(other)
+    check_resources(2 + 2 * CPUS)
+
+
+def has_worker(node: Node) -> bool:
+    """Whether a training process runs there, by Ray's title for it."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                title = (folder / "cmdline").read_bytes().decode(errors="replace")
+                if parent_of(int(folder.name)) == raylet and "TrainWorker" in title:
+                    return True
+            except OSError:
+                continue
+    return False
+
+
+def reason(trial: TrialRecord) -> str:
+    return trial.end.reason if trial.end else "none"
+
+
+def values(trial: TrialRecord) -> list[tuple[int, dict[str, float]]]:
+    """What it reported, without how long it took."""
+    return [
+        (epoch.epoch, {name: value for name, value in epoch.values.items() if not name.startswith("cost/")})
+        for epoch in trial.epochs
+    ]
