@@ -15,11 +15,18 @@ from tune.callback import last_failure
 from tune.ray_private import forgive
 
 NODE_DIED = "its node has died"
-"""Ray's words for an actor that was lost with its machine."""
+UNREACHABLE = "The actor is temporarily unavailable"
+"""Ray's words for an actor that was lost with its machine: where it misses the machine already, and where it does not
+yet, as after a power failure. Of a process that died alone Ray learns from its machine, within a second."""
 CALL_S = 60.0
 """Longest wait for the feed's answer, which comes at once."""
 MOST_LOSSES = 20
 """Nodes that one trial may lose: beyond that it is likely to be what ends them, by taking all their memory."""
+
+
+def is_node_loss(failure: str) -> bool:
+    """Whether these words of Ray's blame a machine."""
+    return NODE_DIED in failure or UNREACHABLE in failure
 
 
 class NodeLosses(tune.Callback):
@@ -30,7 +37,7 @@ class NodeLosses(tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A slot died, and Tune has counted that as a failure of its trial."""
-        if NODE_DIED in last_failure(trial) and self._losses[trial.trial_id] < MOST_LOSSES:
+        if is_node_loss(last_failure(trial)) and self._losses[trial.trial_id] < MOST_LOSSES:
             self._losses[trial.trial_id] += 1
             forgive(trial)
 
@@ -50,7 +57,7 @@ class LostWorkers(train.UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:
         """Processes are gone, and are about to be started again."""
-        self.waits = any(NODE_DIED in str(error) for error in worker_exceptions.values())
+        self.waits = any(is_node_loss(str(error)) for error in worker_exceptions.values())
         if self.waits:
             with contextlib.suppress(ray.exceptions.RayError):  # a feed that is gone counts nothing
                 ray.get(self._feed.forgive.remote(MOST_LOSSES), timeout=CALL_S)

@@ -10,12 +10,17 @@ import pytest
 from ray.exceptions import RayActorError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 
+from tune import node_loss
 from tune.node_loss import MOST_LOSSES, NODE_DIED, LostWorkers, NodeLosses
 
 NODE = "Failure # 1 (occurred at noon)\nThe actor died because its node has died. Node Id: 7\n"
 NO_ROOM = (
     "Failure # 1 (occurred at noon)\ntune.slot.SlotBroken: the worker group ended: its startup timed out; "
     f"no room was found for a process that is gone because {NODE_DIED}\n"
+)
+UNREACHABLE = (
+    "Failure # 1 (occurred at noon)\nThe actor 7 is unavailable: The actor is temporarily unavailable: RpcError: RPC "
+    "error: Socket closed rpc_code: 14. The task may or may not have been executed on the actor.\n"
 )
 PROCESS = "Failure # 1 (occurred at noon)\nThe actor died unexpectedly: SIGKILL\n"
 
@@ -40,6 +45,7 @@ def failures(tmp_path: Path, *reasons: str) -> int:
         ([NODE, NODE, NODE], 0),
         ([PROCESS, NODE, PROCESS], 2),
         ([NODE, NO_ROOM], 0),
+        ([UNREACHABLE, UNREACHABLE, PROCESS], 1),
         ([NODE] * (MOST_LOSSES + 2), 2),
     ],
 )
@@ -52,9 +58,10 @@ def test_only_processes_that_died_by_themselves_count(tmp_path: Path, reasons: l
     [
         ({1: f"The actor died because {NODE_DIED}. Node Id: 7"}, [MOST_LOSSES]),
         ({0: "Connection closed by peer", 1: f"The actor died because {NODE_DIED}."}, [MOST_LOSSES]),
+        ({1: f"The actor 7 is unavailable: {node_loss.UNREACHABLE}: RpcError: Socket closed"}, [MOST_LOSSES]),
         ({1: "The actor died unexpectedly: SIGKILL"}, []),
     ],
-    ids=["its node", "its node, which broke the other process", "itself"],
+    ids=["its node", "its node, which broke the other process", "its node, not missed yet", "itself"],
 )
 def test_processes_that_were_lost_with_their_node_are_told_to_the_feed(
     errors: dict[int, str], counted: list[int], monkeypatch: pytest.MonkeyPatch

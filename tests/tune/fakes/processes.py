@@ -31,6 +31,19 @@ def parent_of(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def children_of(process: int) -> dict[int, str]:
+    """Living processes that it started, with their titles."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if parent_of(int(folder.name)) == process:
+                    found[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+    return found
+
+
 def is_gone(process: int) -> bool:
     """Whether a process has ended, though its parent may not have asked how."""
     try:
