@@ -48,6 +48,13 @@ def upload(folder: Path, place: Bucket) -> None:
 # ------------------------------------------------------------------------------------------------ what is in a bucket
 
 
+def test_a_small_file_takes_one_request(store: ObjectStore) -> None:
+    place = bucket(store)
+    store.trouble.counts.clear()
+    place.write("small", b"content")
+    assert dict(store.trouble.counts) == {"PUT": 1}
+
+
 def test_folders_are_what_has_files_below(store: ObjectStore) -> None:
     place = bucket(store, "lab/folders")
     assert place.folders() == []
