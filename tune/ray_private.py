@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from ray._private import state as ray_state
 from ray._private import worker as ray_worker
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -130,6 +131,25 @@ def actor_of(trial: Any) -> Any:
 def forgive(trial: Any) -> None:
     """Takes back the last failure that Tune counted for a trial."""
     trial.run_metadata.num_failures -= 1
+
+
+def blame(trial: Any) -> None:
+    """Counts a failure of a trial that was taken back."""
+    trial.run_metadata.num_failures += 1
+
+
+def died_by_itself(actor_id: str) -> bool | None:
+    """Whether an actor's process ended on its machine, by itself or because memory ran out there; False for other ends,
+    such as its machine's; None while Ray takes it for alive."""
+    found = ray_state.actors(actor_id)
+    if found.get("State") != "DEAD":
+        return None
+    cause = found["DeathCause"]
+    kind = cause.WhichOneof("context")
+    if kind != "actor_died_error_context":
+        return bool(kind == "oom_context")
+    context = cause.actor_died_error_context
+    return bool(context.reason == context.WORKER_DIED)
 
 
 _TASK_FAILURE = TuneController._trial_task_failure

@@ -23,7 +23,6 @@ from tune.event_log import NAME, read_events
 from tune.events import EpochReported, Event, TrialStarted
 from tune.home import Home
 from tune.ledger import Ledger
-from tune.log_mirror import recover
 from tune.runner import resume_sweep
 from tune.trial_ids import role_of
 
@@ -122,7 +121,13 @@ def test_repeats_and_twins_go_on_after_the_driver_was_killed(
 
 
 def test_a_sweep_goes_on_from_its_bucket_after_its_head_was_lost(
-    configure: Configure, home: Home, console: Console, killed_at: KilledAt, tmp_path: Path
+    cluster: Cluster,
+    configure: Configure,
+    home: Home,
+    spawn: Spawn,
+    killed_at: KilledAt,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With all that was on its disk; MLflow is on another machine, and knows its runs again."""
     with mlflow_server(f"sqlite:///{tmp_path / 'runs.db'}", tmp_path / "artifacts") as server:
@@ -130,9 +135,12 @@ def test_a_sweep_goes_on_from_its_bucket_after_its_head_was_lost(
         before = killed_at(configure(RATES, tracking={"uri": server.uri}, resources=resources), at_epoch("t0002", 2))
         home.folder.rename(tmp_path / "lost")
         (address,) = (tmp_path / "bucket").iterdir()
-        folder = recover(f"file://{address}", Home(folder=tmp_path / "other"))
-        resume_sweep(str(folder), home=Home(folder=tmp_path / "other"), console=console, training=TRAINING)
-        ledger = check_sweep(folder, server.uri, trials=6)
+        monkeypatch.setenv("INFOSAM_HOME", str(tmp_path / "other"))
+        driver = spawn("sweep", "--resume", f"file://{address}", address=cluster.address)
+        told, _ = driver.communicate(timeout=PATIENCE_S)
+        assert driver.returncode == 0, told
+        assert f"infosam sweep --resume file://{address}" in told
+        ledger = check_sweep(tmp_path / "other" / "sweeps" / "square", server.uri, trials=6)
     assert rows(ledger) == pytest.approx(lasting_rows(RATES))
     assert all(ledger.trials[name] == trial for name, trial in before.trials.items() if trial.end)
     assert not home.folder.exists()

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from processes import children_of, parent_of, slot_process
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sweep_check import check_resources, lasting_rows, rows
 
 from infosam.data.store import import_dataset
@@ -26,7 +28,9 @@ from tune.event_log import NAME, EventLog
 from tune.events import EpochReported, Event
 from tune.home import Home
 from tune.ledger import Ledger, TrialRecord
+from tune.node_loss import SILENT
 from tune.plan import SweepPlan, make_plan
+from tune.ray_private import died_by_itself
 from tune.study import Part, search
 
 CPUS = 3
@@ -88,6 +92,33 @@ def _nodes_go(cluster: Cluster) -> Any:
     yield
     for node in list(cluster.worker_nodes):
         cluster.remove_node(node, allow_graceful=False)
+
+
+def test_how_actors_ended_is_known(cluster: Cluster, add_nodes: Callable[[int], list[Node]]) -> None:
+    """None for one that lives; where it was lost with its node, or ended by us, it did not die by itself."""
+
+    class Idle:
+        def process(self) -> int:
+            return os.getpid()
+
+    (node,) = add_nodes(1)
+    idle: Any = ray.remote(Idle)
+    places = [ray.get_runtime_context().get_node_id()] * 3 + [node.node_id]
+    pinned = [NodeAffinitySchedulingStrategy(place, soft=False) for place in places]
+    actors = [idle.options(num_cpus=0, scheduling_strategy=strategy).remote() for strategy in pinned]
+    _, killed, ended, lost = actors
+    processes = ray.get([actor.process.remote() for actor in actors], timeout=PATIENCE_S)
+    os.kill(processes[actors.index(killed)], signal.SIGKILL)
+    ray.kill(ended)
+    kill(cluster, node)
+    with pytest.raises(ray.exceptions.ActorUnavailableError) as caught:
+        ray.get(lost.process.remote(), timeout=PATIENCE_S)
+    assert SILENT.findall(str(caught.value)) == [lost._actor_id.hex()]
+    deadline = time.monotonic() + PATIENCE_S
+    wanted = [None, True, False, False]
+    while (found := [died_by_itself(actor._actor_id.hex()) for actor in actors]) != wanted:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.2)
 
 
 def test_lost_nodes_are_no_failures_of_a_trial(

@@ -7,7 +7,9 @@ import logging
 from importlib.metadata import requires, version
 
 import pytest
+from ray._private import state as ray_state
 from ray._private import worker as ray_worker
+from ray.core.generated.common_pb2 import ActorDeathCause, ActorDiedErrorContext
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.controller.controller import TrainController
@@ -105,6 +107,13 @@ def test_a_trial_of_tunes_keeps_its_actor_in_one_place() -> None:
     trial.temporary_state.ray_actor = "actor"
     assert actor_of(trial) == "actor"
     assert "self.temporary_state.ray_actor = ray_actor" in inspect.getsource(Trial.set_ray_actor)
+
+
+def test_the_state_of_an_actor_names_why_it_ended() -> None:
+    assert parameters(ray_state.actors)[0] == "actor_id"
+    assert {"actor_died_error_context", "oom_context"} <= set(ActorDeathCause.DESCRIPTOR.fields_by_name)
+    assert [one.name for one in ActorDeathCause.DESCRIPTOR.oneofs] == ["context"]
+    assert {"WORKER_DIED", "NODE_DIED"} <= set(ActorDiedErrorContext.Reason.keys())
 
 
 class Controller:
