@@ -34,7 +34,12 @@ SLOW_S = 0.1
 """Of the object store, before each answer; an epoch takes some five of them."""
 CUT_OFF_S = 30
 PATIENCE_S = 300
-HEALTH = '{"health_check_initial_delay_ms":2000,"health_check_period_ms":1000,"health_check_failure_threshold":5}'
+HEALTH = (
+    '{"health_check_initial_delay_ms":2000,"health_check_period_ms":1000,"health_check_timeout_ms":3000,'
+    '"health_check_failure_threshold":5}'
+)
+"""A machine that does not answer is missed after 20 s. By default Ray waits for each answer for 10 s, and one that is
+cut off for half a minute may come back before it is missed."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
