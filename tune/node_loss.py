@@ -1,8 +1,9 @@
 """Trials whose node was taken away are not blamed for it: spot machines come and go, and `resources.max_failures` is
 there for trials that kill their own processes.
 
-A machine that ends without a word, as by a power failure, is missed by Ray after half a minute. Until then all that is
-known of an actor there is that nobody answers; of one that died alone Ray mostly learns within a second."""
+A machine that ends without a word, as by a power failure, is missed by Ray after a quarter of a minute to a whole one.
+Until then all that is known of an actor there is that nobody answers; of one that died alone Ray mostly learns within a
+second."""
 
 from __future__ import annotations
 
