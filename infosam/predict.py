@@ -11,11 +11,11 @@ from typing import IO
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from infosam.bundle import read_bundle, restore
 from infosam.config import ModelConfig
-from infosam.data.pixels import FORMATS, PICTURE_ERRORS
+from infosam.data.pixels import FORMATS, PICTURE_ERRORS, open_picture_file
 from infosam.data.transforms import prepare_image, to_rgb
 from infosam.decoding import at_own_size, decode_placed, place
 from infosam.errors import DataError
@@ -113,7 +113,7 @@ def decode_image(content: bytes, where: str) -> NDArray[np.uint8]:
 
 def _decoded(source: Path | IO[bytes], where: str) -> NDArray[np.uint8]:
     try:
-        with Image.open(source, formats=FORMATS) as image:
+        with open_picture_file(source) as image:
             return to_rgb(image)
     except UnidentifiedImageError as error:  # its own words name an object in memory
         raise DataError(f"{where}: cannot be read as an image: its content is none of {', '.join(FORMATS)}") from error

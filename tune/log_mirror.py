@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import yaml
@@ -108,8 +109,9 @@ def _part(start: int) -> str:
     return f"{LOG}/{start:012d}"
 
 
-def _parts(bucket: Bucket, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The parts of the log from that byte on, with the bytes they begin with."""
+def _parts(bucket: Bucket) -> Iterator[tuple[int, bytes]]:
+    """The parts of the log, after the bytes that they begin with."""
+    start = 0
     while part := bucket.read(_part(start)):
         yield start, part
         start += len(part)
@@ -117,12 +119,10 @@ def _parts(bucket: Bucket, start: int = 0) -> Iterator[tuple[int, bytes]]:
 
 def _unsent(bucket: Bucket, log: Path) -> tuple[int, bytearray]:
     """Where the first part begins that is not full or not as in the log, and the log from there."""
-    content, start = log.read_bytes(), 0
-    for begin, part in _parts(bucket):
-        if len(part) < PART_BYTES or not content.startswith(part, begin):
-            break
-        start = begin + len(part)
+    content, parts = log.read_bytes(), list(_parts(bucket))
+    kept = list(takewhile(lambda one: len(one[1]) >= PART_BYTES and content.startswith(one[1], one[0]), parts))
     # What a log had that lost its last lines with the power of its machine; the log is the truth.
-    for stale, _ in reversed(list(_parts(bucket, start))[1:]):
+    for stale, _ in reversed(parts[len(kept) + 1 :]):
         bucket.remove(_part(stale))
+    start = sum(len(part) for _, part in kept)
     return start, bytearray(content[start:])

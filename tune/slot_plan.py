@@ -12,6 +12,8 @@ from tune.events import OBJECTIVE
 from tune.space import configured
 from tune.worker import Failure, Job, Message, WorkerSetup
 
+CHECKPOINTS = "checkpoints"
+"""Folder of its states in that of a trial."""
 SWEEP = "sweep"
 """Key of a suggestion that names the sweep of a trial."""
 
@@ -46,7 +48,7 @@ class SlotPlan:
         return Job(
             trial_id=trial_id,
             config=run.model_dump(mode="json"),
-            checkpoint_dir=str(Path(sweep.folder) / "trials" / trial_id / "checkpoints"),
+            checkpoint_dir=str(Path(sweep.folder) / "trials" / trial_id / CHECKPOINTS),
             data=sweep.data,
             mirror=f"{sweep.mirror}/{trial_id}" if sweep.mirror else None,
         )

@@ -12,6 +12,7 @@ from tune.events import OBJECTIVE
 from tune.ledger import TrialRecord
 from tune.mirror import pull
 from tune.plan import SweepPlan
+from tune.slot_plan import CHECKPOINTS
 
 IMAGES = 4
 
@@ -48,7 +49,7 @@ class SweepFiles:
                     "selected_by": f"{OBJECTIVE} with prompt {plan.config.run.train.select}",
                 }
                 # Not where it was written, which another machine may have called by another name.
-                checkpoint = self._folder(trial_id) / "checkpoints" / Path(trial.best.checkpoint).name
+                checkpoint = self._folder(trial_id) / CHECKPOINTS / Path(trial.best.checkpoint).name
                 if plan.mirror is not None:  # it was written on another machine
                     pull(checkpoint.parent, Bucket(f"{plan.mirror}/{trial_id}"))
                 export_bundle(checkpoint, self._materials(), out, card=card)

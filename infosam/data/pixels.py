@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +132,7 @@ def open_both(pair: Listed, choice: MaskChoice | None = None) -> tuple[Picture, 
     return picture, drawing
 
 
-def open_picture_file(file: Path | BytesIO) -> Image.Image:
+def open_picture_file(file: Path | IO[bytes]) -> Image.Image:
     """An ordinary picture, of which only the header is read. Raises `PICTURE_ERRORS`."""
     return Image.open(file, formats=FORMATS)
 

@@ -19,7 +19,7 @@ from processes import children_of, parent_of, slot_process
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from sweep_check import check_resources, lasting_rows, rows
+from sweep_check import check_resources, lasting_rows, reported, rows
 
 from infosam.data.store import import_dataset
 from infosam.synthetic import write_demo_domain
@@ -189,7 +189,7 @@ def test_a_trial_on_several_nodes_goes_on_after_one_is_lost(
     assert len(left) == 2
     disturbed, other = ledger.trials["t0000"], ledger.trials["t0001"]
     assert reason(disturbed) == reason(other) == "completed"
-    assert values(disturbed) == values(other)
+    assert reported(disturbed) == reported(other)
     check_resources(2 + 2 * CPUS)
 
 
@@ -210,11 +210,3 @@ def failures_counted(folder: Path) -> int:
 
 def reason(trial: TrialRecord) -> str:
     return trial.end.reason if trial.end else "none"
-
-
-def values(trial: TrialRecord) -> list[tuple[int, dict[str, float]]]:
-    """What it reported, without how long it took."""
-    return [
-        (epoch.epoch, {name: value for name, value in epoch.values.items() if not name.startswith("cost/")})
-        for epoch in trial.epochs
-    ]

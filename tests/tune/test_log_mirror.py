@@ -14,6 +14,7 @@ from tune.config import SweepConfig, parse_sweep_config
 from tune.event_log import NAME, EventLog, read_events
 from tune.events import OBJECTIVE, EpochReported, Event, ScoredOnTest, TrialStarted
 from tune.home import Home
+from tune.ledger import Ledger
 from tune.log_mirror import PART_BYTES, LogMirror, recover
 from tune.mirror import push
 from tune.plan import SweepPlan, make_plan
@@ -69,8 +70,6 @@ def test_a_sweep_comes_back_as_it_was(plan: SweepPlan, other: Home) -> None:
     folder = recover(f"{plan.mirror}/", other)
     assert folder == other.sweeps / plan.sweep_id
     assert (folder / NAME).read_bytes() == (plan.folder / NAME).read_bytes()
-    from tune.ledger import Ledger
-
     again = reopen(folder, Ledger.replay(folder / NAME), other, training="tune.noop")
     assert again.config == plan.config
     assert again.mirror == plan.mirror
@@ -107,13 +106,9 @@ def test_a_bucket_that_takes_nothing_is_told_of_once_and_gets_all_of_it_later(pl
     said: list[str] = []
     run(plan, [begin(plan)])
     parts = _folder_of(Bucket(plan.mirror)) / "log"
-    aside = parts.rename(parts.with_name("aside"))
-    parts.write_text("in the way")
     with contextlib.closing(EventLog(plan.folder / NAME)) as log:
-        parts.unlink()
-        aside.rename(parts)
         mirror = LogMirror(Bucket(plan.mirror, pause=lambda seconds: None), log.path, warn=said.append)
-        parts.rename(aside)
+        aside = parts.rename(parts.with_name("aside"))
         parts.write_text("in the way")
         for event in (START, *epochs("t0000", 2)):
             mirror(event)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_check import reported
 
 from infosam.config import RunConfig
 from infosam.training import load_materials, train
 from tune.config import parse_sweep_config
-from tune.events import EpochReported
 from tune.home import Home
 from tune.ledger import Ledger
 from tune.plan import make_plan
@@ -45,14 +45,6 @@ def run_points(data: Path, home: Home, points: list[dict[str, Any]], workers: in
     return ledger
 
 
-def rows(epochs: list[EpochReported]) -> list[tuple[int, dict[str, float]]]:
-    """What a trial reported, without how long it took."""
-    return [
-        (epoch.epoch, {name: value for name, value in epoch.values.items() if not name.startswith("cost/")})
-        for epoch in epochs
-    ]
-
-
 def ends(ledger: Ledger) -> list[str]:
     return [trial.end.reason if trial.end else "none" for _, trial in sorted(ledger.trials.items())]
 
@@ -64,10 +56,10 @@ def test_a_trial_is_the_same_after_others_and_in_a_fresh_process(dataset: Path, 
     killed = {"peft.kind": "lora", "optim.lr": 0.07}  # the next process reports its last epoch and trains nothing
     ledger = run_points(dataset, home, [*others, watched, killed, watched], workers=1)
     assert ends(ledger) == ["completed", "error", "completed", "completed", "completed"]
-    after, fresh = rows(ledger.trials["t0002"].epochs), rows(ledger.trials["t0004"].epochs)
+    after, fresh = reported(ledger.trials["t0002"]), reported(ledger.trials["t0004"])
     assert after == fresh
     assert [epoch for epoch, _ in fresh] == [1, 2]
-    assert [epoch for epoch, _ in rows(ledger.trials["t0003"].epochs)] == [1, 2]
+    assert [epoch for epoch, _ in reported(ledger.trials["t0003"])] == [1, 2]
     end = ledger.trials["t0001"].end
     assert end is not None
     assert "out of memory" in (end.error or "")
@@ -84,7 +76,7 @@ def test_two_processes_train_one_trial(dataset: Path, home: Home) -> None:
     assert end is not None
     assert end.error == "RuntimeError: only here"
     assert "process 0:" in (end.trace or "")  # whose exchange broke off
-    first, last = rows(ledger.trials["t0000"].epochs), rows(ledger.trials["t0002"].epochs)
+    first, last = reported(ledger.trials["t0000"]), reported(ledger.trials["t0002"])
     assert first == last
     config = RunConfig.model_validate({**RUN, "peft": {"kind": "lora"}, "optim": {"lr": 1e-3}})
     materials = load_materials(config.model, dataset, device="cpu", baselines=False)

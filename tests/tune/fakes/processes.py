@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from tune.home import Home
@@ -12,16 +14,16 @@ SLOT_TITLES = ("ray::Slot", "ray::ResourceTrainable")  # as Ray names a slot's p
 
 def slot_process() -> int:
     """The process of a slot that runs, found by Ray's title for it and by its parents: a raylet of ours, and us."""
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                title = (folder / "cmdline").read_bytes().decode(errors="replace")
-                ours = parent_of(parent_of(int(folder.name))) == os.getpid()
-            except OSError:
-                continue
-            if ours and title.startswith(SLOT_TITLES):
-                return int(folder.name)
+    for process, title, parent in _living():
+        with contextlib.suppress(OSError):
+            if title.startswith(SLOT_TITLES) and parent_of(parent) == os.getpid():
+                return process
     raise AssertionError("no slot is running")
+
+
+def children_of(process: int) -> dict[int, str]:
+    """Living processes that it started, with their titles."""
+    return {child: title for child, title, parent in _living() if parent == process}
 
 
 def parent_of(process: int) -> int:
@@ -29,19 +31,6 @@ def parent_of(process: int) -> int:
     if process == 0:
         return 0
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def children_of(process: int) -> dict[int, str]:
-    """Living processes that it started, with their titles."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                if parent_of(int(folder.name)) == process:
-                    found[int(folder.name)] = (folder / "cmdline").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-    return found
 
 
 def is_gone(process: int) -> bool:
@@ -64,3 +53,14 @@ def processes_of(home: Home) -> dict[int, str]:
             except OSError:
                 continue
     return found
+
+
+def _living() -> Iterator[tuple[int, str, int]]:
+    """Ids, titles and parents' ids."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                found = (folder / "cmdline").read_bytes().decode(errors="replace"), parent_of(int(folder.name))
+            except OSError:
+                continue
+            yield int(folder.name), *found

@@ -73,6 +73,14 @@ def rows(ledger: Ledger) -> Rows:
     }
 
 
+def reported(trial: TrialRecord) -> list[tuple[int, dict[str, float]]]:
+    """Epochs and values of a trial, without how long they took."""
+    return [
+        (epoch.epoch, {name: value for name, value in epoch.values.items() if not name.startswith("cost/")})
+        for epoch in trial.epochs
+    ]
+
+
 def check_resources(cpus: float) -> None:
     """All processors are free again, and no placement group is left."""
     import ray
