@@ -231,18 +231,3 @@ def test_an_empty_folder_is_used(csv_set: Path, out: Path) -> None:
 def test_the_source_itself_is_no_place(csv_set: Path) -> None:
     with pytest.raises(DataError, match="is the source itself"):
         imported(csv_set, csv_set)
-
-
-# ----------------------------------------------------------------------------------------------------- real data
-
-
-@pytest.mark.parametrize(
-    ("domain", "counts"), [("polyp", (132, 21, 49)), ("road", (70, 10, 20)), ("skin_lesion", (31, 5, 15))]
-)
-def test_real_sets_are_imported(test_data: Path, out: Path, domain: str, counts: tuple[int, int, int]) -> None:
-    card = import_dataset(test_data / domain, domain=domain, out=out)
-    assert tuple(card.counts.values()) == counts
-    assert card.notes == ()
-    sample = open_dataset(out).read("test", 0)
-    assert sample.mask.shape == sample.image.shape[:2]
-    assert sample.mask.any()
