@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from infosam.data.masks import Unusable, distinct, mask_values, named_by_colour, objects_of
 from infosam.data.pairs import Labels, Listed, MaskChoice
-from infosam.data.transforms import to_rgb
+from infosam.data.rgb import is_turned, to_rgb, upright
 from infosam.errors import DataError
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "read_pair",
 ]
 
-EXIF_ORIENTATION = 0x0112
 # Pillow's parsers raise any of these on damaged files; SyntaxError is its word for a broken PNG chunk.
 PICTURE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, ZeroDivisionError,
@@ -66,7 +66,7 @@ class PairContent:
     @property
     def fg_fraction(self) -> float:
         """Share of foreground pixels, 0 to 1."""
-        return float(self.mask.mean())
+        return np.count_nonzero(self.mask) / self.mask.size
 
     def mask_png(self) -> bytes:
         """The mask as 8-bit single-channel PNG, 0 and 255."""
@@ -145,7 +145,7 @@ def open_picture(pair: Listed) -> Picture:
     try:
         with open_picture_file(BytesIO(content)) as image:
             rgb, mode = _shown(image, pair.image)
-            rotated = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
+            rotated = is_turned(image)
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     except PICTURE_ERRORS as error:
         raise unreadable(pair.image, "image", error) from error
@@ -197,7 +197,8 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 
 def _decode_mask(content: bytes, path: Path, choice: MaskChoice) -> Drawing:
     values, mode, kind = decode_values(content, path, choice)
-    return Drawing(objects_of(values, choice, path), mode, kind, tuple(distinct(values)))
+    found = tuple(distinct(values))
+    return Drawing(objects_of(values, choice, path, found), mode, kind, found)
 
 
 def decode_values(content: bytes, path: Path, choice: MaskChoice) -> tuple[NDArray[np.generic], str, str]:
@@ -205,7 +206,7 @@ def decode_values(content: bytes, path: Path, choice: MaskChoice) -> tuple[NDArr
     try:
         with open_picture_file(BytesIO(content)) as image:
             mode, kind = image.mode, image.format or ""
-            return mask_values(ImageOps.exif_transpose(image), path, colours=named_by_colour(choice)), mode, kind
+            return mask_values(upright(image), path, colours=named_by_colour(choice)), mode, kind
     except PICTURE_ERRORS as error:
         if isinstance(error, DataError):
             raise  # the user's choice, not the file
@@ -224,7 +225,8 @@ def decode_rgb(content: bytes, path: Path) -> NDArray[np.uint8]:
 def read_bytes(path: Path, kind: str) -> bytes:
     """Content of a file. Raises Unusable if it is missing, empty, no file or not to be opened."""
     try:
-        if path.exists() and not path.is_dir() and not path.is_file():  # reading a pipe or a device would never end
+        kind_of_file = path.stat().st_mode
+        if not (S_ISREG(kind_of_file) or S_ISDIR(kind_of_file)):  # reading a pipe or a device would never end
             raise Unusable(f"{path}: {kind}: is a pipe or a device, not a file; correct the row", "missing")
         content = path.read_bytes()
     except FileNotFoundError:
