@@ -187,7 +187,7 @@ def open_drawing(pair: Listed, choice: MaskChoice | None = None) -> Drawing:
 
 def read_pair(image_path: Path, mask_path: Path) -> PairContent:
     """Opens and checks a picture and its mask of two values. Raises Unusable with every problem of the two files."""
-    return open_pair(Listed(image=image_path, mask=mask_path, split=None, row=image_path.name))[0]
+    return open_pair(Listed(image_name=str(image_path), mask_name=str(mask_path), split=None, row=image_path.name))[0]
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:

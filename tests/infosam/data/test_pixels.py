@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infosam.data.pixels import EXIF_ORIENTATION, Unusable, read_pair
+from infosam.data.pixels import Unusable, read_pair
+from infosam.data.rgb import EXIF_ORIENTATION
 
 HALF = np.zeros((6, 8), np.uint8)
 HALF[:, 4:] = 1
