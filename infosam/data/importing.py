@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from infosam.data.card import SPLITS, DatasetCard, Split, check_domain, read_card, write_card
 from infosam.data.manifest import Found, Review, Splitting, discover
 from infosam.data.pairs import Pair, ReadOptions
-from infosam.data.pixels import Unusable, open_pair
+from infosam.data.pixels import Unusable, is_small, open_pair
 from infosam.data.rows import row_digest, row_of, set_digest, taken
 from infosam.data.shards import ShardWriter
 from infosam.data.staging import put_in_place, staged
@@ -48,12 +48,12 @@ Opener = Callable[[Found, str], Iterator[Opened]]
 
 
 def open_here(found: Found, domain: str) -> Iterator[Opened]:
-    """By a few threads of this process."""
+    """By a few threads of this process, or one if the pictures are tiny."""
 
     def one(named: tuple[Pair, str]) -> Opened:
         return open_one(found, *named, domain)
 
-    yield from in_order(one, taken(found))
+    yield from in_order(one, taken(found), small=lambda named: is_small(named[0]))
 
 
 def open_one(found: Found, pair: Pair, row_id: str, domain: str) -> Opened:

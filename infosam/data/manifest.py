@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -116,7 +117,7 @@ def _united(listed: Sequence[Listed]) -> dict[str, str]:
     try:
         for pair in listed:
             if pair.split is None and pair.image_content is None:
-                state = pair.image.stat()
+                state = os.stat(pair.image_name)
                 if S_ISREG(state.st_mode):
                     sizes[pair.image_name] = state.st_size
         amount = Counter(sizes.values())

@@ -113,7 +113,7 @@ def _write(folder: Path, position: int, pair: Listed, report: Report) -> tuple[s
     stem = f"{position:06}_{re.sub(r'[^A-Za-z0-9]+', '_', pair.image.stem).strip('_')[:80]}"
     image, label = f"images/{stem}{ending}", f"masks/{stem}.png"
     (folder / image).write_bytes(content)
-    (folder / label).write_bytes(png(Image.fromarray(mask.astype(np.uint8) * 255)))
+    (folder / label).write_bytes(mask_png(mask))
     return image, label
 
 
