@@ -7,8 +7,8 @@ it held; pictures are PNGs of noise, one of 500 each, under as many names as pai
 installed, does the same with the same pairs in a process of its own: it reads and opens both files, compares their
 sizes, encodes the mask anew, and writes one Parquet file, which is then looked into. `infosam cluster import` does it
 with two workers for a hundredth and a tenth of the pairs; its memory is that of all its processes and of Ray's, each
-page they share counted once (PSS), and its seconds include the start of Ray. The first line says what is measured where,
-the last is one JSON object of figures: `ratio_peak` for ten times the pairs, `ratio_pairs_per_second` ours over theirs.
+page they share counted once (PSS), and its seconds include the start of Ray. The first line says what is measured and
+where, the last is one JSON object: `ratio_peak` is for ten times the pairs, `ratio_pairs_per_second` ours over theirs.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _encoded(kind: str, side_px: int, rng: np.random.Generator) -> bytes:
 def measured(name: str, done: str, script: str, source: Path, out: Path) -> dict[str, float]:
     """Rows, seconds and peak bytes of a script in a process of its own."""
     command = [sys.executable, "-c", script, str(source), str(out)]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
         raise SystemExit(f"{name}: ended with {ended.returncode}\n{ended.stderr}")
     return _told(name, done, json.loads(ended.stdout.splitlines()[-1]))

@@ -149,16 +149,17 @@ def open_picture_file(file: Path | IO[bytes]) -> Image.Image:
 
 def open_picture(pair: Listed) -> Picture:
     """The picture of a pair. Raises Unusable."""
-    content = pair.image_content() if pair.image_content else read_bytes(pair.image, "image")
+    path = pair.image
+    content = pair.image_content() if pair.image_content else read_bytes(path, "image")
     if isinstance(content, np.ndarray):
         return _of_pixels(content)
     try:
         with open_picture_file(BytesIO(content)) as image:
-            rgb, mode = _shown(image, pair.image)
+            rgb, mode = _shown(image, path)
             rotated = is_turned(image)
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     except PICTURE_ERRORS as error:
-        raise unreadable(pair.image, "image", error) from error
+        raise unreadable(path, "image", error) from error
     kept = None if rotated else content
     return Picture(
         source=content, encoded=kept, pixels=rgb, rgb=rgb, rotated=rotated, mode=mode, transparent=transparent
@@ -188,11 +189,12 @@ def _of_pixels(pixels: NDArray[np.uint8]) -> Picture:
 
 def open_drawing(pair: Listed, choice: MaskChoice | None = None) -> Drawing:
     """The mask of a pair. Raises Unusable."""
-    drawn = pair.mask_content() if pair.mask_content else read_bytes(pair.mask, "mask")
+    path = pair.mask
+    drawn = pair.mask_content() if pair.mask_content else read_bytes(path, "mask")
     choice = choice or MaskChoice()
     if isinstance(drawn, Labels):
-        return Drawing(objects_of(drawn.values, choice, pair.mask, drawn.whole), values=drawn.whole)
-    return Drawing([drawn]) if isinstance(drawn, np.ndarray) else _decode_mask(drawn, pair.mask, choice)
+        return Drawing(objects_of(drawn.values, choice, path, drawn.whole), values=drawn.whole)
+    return Drawing([drawn]) if isinstance(drawn, np.ndarray) else _decode_mask(drawn, path, choice)
 
 
 def read_pair(image_path: Path, mask_path: Path) -> PairContent:
@@ -274,10 +276,13 @@ def mask_png(mask: NDArray[np.bool_]) -> bytes:
     runs = zlib.compressobj(strategy=zlib.Z_RLE)
     parts = {
         b"IHDR": struct.pack(">IIBBBBB", mask.shape[1], mask.shape[0], 8, 0, 0, 0, 0),
-        b"IDAT": runs.compress(lines) + runs.flush(),
+        b"IDAT": runs.compress(lines.data) + runs.flush(),
         b"IEND": b"",
     }
-    chunks = (struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part)) for kind, part in parts.items())
+    chunks = (
+        struct.pack(">I", len(part)) + kind + part + struct.pack(">I", zlib.crc32(kind + part))
+        for kind, part in parts.items()
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 

@@ -17,7 +17,16 @@ from infosam.data.check.findings import FINDINGS_NAME, Finding, write_findings
 from infosam.data.check.run import Report
 from infosam.data.masks import Unusable
 from infosam.data.pairs import Labels, Listed
-from infosam.data.pixels import PICTURE_ERRORS, Picture, open_both, open_picture, open_picture_file, png, read_bytes
+from infosam.data.pixels import (
+    PICTURE_ERRORS,
+    Picture,
+    mask_png,
+    open_both,
+    open_picture,
+    open_picture_file,
+    png,
+    read_bytes,
+)
 from infosam.data.staging import put_in_place, staged
 from infosam.errors import DataError
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from infosam.data.rgb import to_rgb
+from infosam.data.rgb import EXIF_ORIENTATION, to_rgb, upright
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"])
@@ -44,3 +47,18 @@ def test_16_bit_is_stretched_and_8_bit_in_16_is_not() -> None:
 def test_floats_are_stretched_and_gaps_survive() -> None:
     image = Image.fromarray(np.array([[-1.0, 0.0, 1.0, np.nan]], np.float32))
     assert to_rgb(image)[0, :, 0].tolist() == [0, 128, 255, 128]
+
+
+def test_only_a_turned_picture_is_copied() -> None:
+    image = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    assert upright(image) is image
+    image.getexif()[EXIF_ORIENTATION] = 6
+    assert np.asarray(upright(image)).tolist() == [[3, 0], [4, 1], [5, 2]]
+
+
+def test_importing_and_checking_load_no_torch() -> None:
+    """It takes seconds and hundreds of MiB, in each process that opens pictures."""
+    program = (
+        "import sys, infosam.data.store, infosam.data.check.run, cluster.importing; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
