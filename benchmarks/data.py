@@ -2,12 +2,13 @@
 
     python benchmarks/data.py [--quick] [--pairs 100000] [--px 32] [--out DIR]
 
-A tenth of the pairs, then all, are imported by a process of their own, which says its peak memory; pictures are PNGs
-of noise, one of 500 each, under as many names as pairs (hard links). `datasets`, if it is installed, does the same with
-the same pairs in a process of its own: it reads and opens both files, compares their sizes, encodes the mask anew, and
-writes one Parquet file, which is then looked into. `infosam cluster import` does it with two workers for a hundredth
-and a tenth of the pairs; its memory is that of all its processes and of Ray's, each page they share counted once (PSS),
-and its seconds include the start of Ray. The last line is one JSON object of figures.
+A tenth of the pairs, then all, go through `infosam data import` in a process of their own, which says the most memory
+it held; pictures are PNGs of noise, one of 500 each, under as many names as pairs (hard links). `datasets`, if it is
+installed, does the same with the same pairs in a process of its own: it reads and opens both files, compares their
+sizes, encodes the mask anew, and writes one Parquet file, which is then looked into. `infosam cluster import` does it
+with two workers for a hundredth and a tenth of the pairs; its memory is that of all its processes and of Ray's, each
+page they share counted once (PSS), and its seconds include the start of Ray. The first line says what is measured and
+where, the last is one JSON object: `ratio_peak` is for ten times the pairs, `ratio_pairs_per_second` ours over theirs.
 """
 
 from __future__ import annotations
@@ -27,32 +28,41 @@ import numpy as np
 import pyarrow.parquet as pq
 from memory_of_tree import Watch
 from PIL import Image
-from results_file import publish
+from results_file import machine, publish
 
 from infosam.data.card import read_card
 
 DIFFERENT = 500
+SEED = 0
 WORKERS = 2
 MIB = 1 << 20
 MEASURED = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 source, out = Path(sys.argv[1]), Path(sys.argv[2])
 {prepare}
 started = time.perf_counter()
 {work}
 seconds = time.perf_counter() - started
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+peak = int(status["VmHWM"].split()[0]) * 1024  # getrusage would tell that of the process that started this one
 print(json.dumps({{"rows": rows, "seconds": seconds, "peak_bytes": peak}}))
 """
 IMPORT = MEASURED.format(
-    prepare="from infosam.data.store import import_dataset",
-    work='rows = sum(import_dataset(source, domain="many", out=out).counts.values())',
+    prepare="from infosam.cli import main\nfrom infosam.data.card import read_card",
+    work="""sys.argv = ["infosam", "data", "import", str(source), "--domain", "many", "--out", str(out)]
+try:
+    main()
+except SystemExit as ended:
+    if ended.code:
+        raise
+rows = sum(read_card(out).counts.values())""",
 )
 BY_DATASETS = MEASURED.format(
     prepare="""import io
 import datasets, numpy
 from PIL import Image
+datasets.disable_progress_bars()
 features = datasets.Features({"image": datasets.Image(), "mask": datasets.Image()})
 def pairs():
     for line in source.read_text(encoding="utf-8").splitlines()[1:]:
@@ -81,6 +91,7 @@ def main() -> None:
     arguments = parser.parse_args()
     pairs = 2_000 if arguments.quick else arguments.pairs
     figures: dict[str, float] = {"pairs": pairs, "px": arguments.px}
+    print(f"{pairs:,} pairs of {arguments.px} px, seed {SEED}, on {machine()}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         few = write_source(work / "few", pairs // 10, arguments.px)
@@ -90,12 +101,14 @@ def main() -> None:
         if importlib.util.find_spec("datasets"):
             figures |= measured("datasets", "by `datasets`", BY_DATASETS, many, work / "hf.parquet")
             look_into(work / "hf.parquet", pairs)
+            ratio = figures["ratio_pairs_per_second"] = figures["datasets/seconds"] / figures["many/seconds"]
+            print(f"pairs a second: {ratio:.3f} times those of `datasets`")
         if importlib.util.find_spec("ray"):
             fewest = write_source(work / "fewest", pairs // 100, arguments.px)
             figures |= by_cluster("cluster/few", fewest, work / "cluster-few")
             figures |= by_cluster("cluster/many", few, work / "cluster-many")
     for kind in [""] + ["cluster/"] * ("cluster/many/rows" in figures):
-        ratio = figures[f"{kind}peak_ratio"] = figures[f"{kind}many/peak_bytes"] / figures[f"{kind}few/peak_bytes"]
+        ratio = figures[f"{kind}ratio_peak"] = figures[f"{kind}many/peak_bytes"] / figures[f"{kind}few/peak_bytes"]
         print(f"{kind}peak for ten times the pairs: {ratio:.3f} times that for the few")
     if arguments.out:
         publish(arguments.out, "data", figures)
@@ -104,7 +117,7 @@ def main() -> None:
 
 def write_source(folder: Path, pairs: int, side_px: int) -> Path:
     """images/, masks/ and list.csv; each picture is one of DIFFERENT."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(SEED)
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
         for number in range(min(DIFFERENT, pairs)):
@@ -130,7 +143,9 @@ def _encoded(kind: str, side_px: int, rng: np.random.Generator) -> bytes:
 def measured(name: str, done: str, script: str, source: Path, out: Path) -> dict[str, float]:
     """Rows, seconds and peak bytes of a script in a process of its own."""
     command = [sys.executable, "-c", script, str(source), str(out)]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise SystemExit(f"{name}: ended with {ended.returncode}\n{ended.stderr}")
     return _told(name, done, json.loads(ended.stdout.splitlines()[-1]))
 
 
@@ -140,9 +155,14 @@ def by_cluster(name: str, source: Path, out: Path) -> dict[str, float]:
     command = [sys.executable, "-c", BY_CLUSTER, *arguments, "--cpus", "0.5"]
     environment = {name: text for name, text in os.environ.items() if name != "RAY_ADDRESS"}
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as running, Watch(running.pid) as watch:
+    with (
+        tempfile.TemporaryFile("w+") as told,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told, env=environment) as running,
+        Watch(running.pid) as watch,
+    ):
         if running.wait():
-            raise SystemExit(f"{' '.join(arguments)}: ended with {running.returncode}")
+            told.seek(0)
+            raise SystemExit(f"{' '.join(arguments)}: ended with {running.returncode}\n{told.read()}")
     seconds = time.perf_counter() - started
     rows = sum(read_card(out).counts.values())
     return _told(name, "by `cluster import`", {"rows": rows, "seconds": seconds, "peak_bytes": watch.peak_bytes})

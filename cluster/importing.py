@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 
 from infosam.data.importing import NewRow, Opened, open_one
-from infosam.data.rows import ids_of
+from infosam.data.rows import namer, taken
 from infosam.data.schema import parquet_schema
 
 if TYPE_CHECKING:
     import ray
 
-    from infosam.data.manifest import Found
+    from infosam.data.manifest import Found, Pair
 
 TOGETHER = 16
 """Pairs that are opened before their rows travel on. One by one where each object repeats its image: a column of such a
@@ -56,8 +56,9 @@ class ClusterOpener:
         )
         tables = cast("Iterator[pa.Table]", opened.iter_batches(batch_size=None, batch_format="pyarrow"))
         travelled = (row for table in tables for batch in table.to_batches() for row in batch.to_pylist())
-        for _, rows in groupby(travelled, key=lambda row: row["pair"]):
-            yield _opened(list(rows))
+        by_pair = groupby(travelled, key=lambda row: row["pair"])
+        for (pair, _), (_, rows) in zip(taken(found), by_pair, strict=True):
+            yield _opened(pair, list(rows))
 
 
 class Worker:
@@ -67,7 +68,7 @@ class Worker:
         import ray
 
         self._found: Found = ray.get(found)
-        self._ids = ids_of(self._found)
+        self._ids = list(map(namer(self._found), self._found.pairs))
         self._domain = domain
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -82,9 +83,10 @@ class Worker:
         return [{"pair": number, "digest": new.digest, **new.row} for new in opened.rows]
 
 
-def _opened(rows: list[dict[str, Any]]) -> Opened:
+def _opened(pair: Pair, rows: list[dict[str, Any]]) -> Opened:
     """What travelled for one pair."""
     problem = rows[0]["problem"]
     if problem is not None:
-        return Opened(problem=problem)
-    return Opened(rows=tuple(NewRow(row={name: row[name] for name in ROW.names}, digest=row["digest"]) for row in rows))
+        return Opened(pair=pair, problem=problem)
+    made = (NewRow(row={name: row[name] for name in ROW.names}, digest=row["digest"]) for row in rows)
+    return Opened(pair=pair, rows=tuple(made))

@@ -16,7 +16,8 @@ from PIL import UnidentifiedImageError
 from infosam.bundle import read_bundle, restore
 from infosam.config import ModelConfig
 from infosam.data.pixels import FORMATS, PICTURE_ERRORS, open_picture_file
-from infosam.data.transforms import prepare_image, to_rgb
+from infosam.data.rgb import to_rgb
+from infosam.data.transforms import prepare_image
 from infosam.decoding import at_own_size, decode_placed, place
 from infosam.errors import DataError
 from infosam.evaluation import choose_device

@@ -14,7 +14,7 @@ from PIL import Image
 from cluster.serve.contract import Order
 from infosam.data.card import AUTO
 from infosam.data.pixels import PICTURE_ERRORS
-from infosam.data.transforms import to_rgb
+from infosam.data.rgb import to_rgb
 from infosam.errors import DataError
 from infosam.prompt_files import ImagePrompt, check_inside, parse_prompt
 

@@ -67,9 +67,9 @@ def append(
         with ShardWriter(to, known.schema, first=len(card.shards)) as writer:
             written = write_pairs(
                 source,
-                found,
+                open_here(found, card.domain),
                 writer,
-                opened=open_here(found, card.domain),
+                amount=len(found.pairs),
                 allow_empty=allow_empty,
                 progress=progress,
                 admit=known.admit,
@@ -193,7 +193,9 @@ def _groups(folder: Path, rows: list[KnownRow], group: str | None) -> list[str |
     if group is None:
         return [row.group for row in rows]
     listed = [
-        Listed(image=folder / row.image, mask=folder / row.image, split=None, row=f"row {row.id}") for row in rows
+        Listed(image_name=name, mask_name=name, split=None, row=f"row {row.id}")
+        for row in rows
+        for name in [str(folder / row.image)]
     ]
     problems: list[str] = []
     found = grouped(Listing(root=folder, listed=listed), group, problems)

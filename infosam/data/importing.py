@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from infosam.data.card import SPLITS, DatasetCard, Split, check_domain, read_card, write_card
 from infosam.data.manifest import Found, Review, Splitting, discover
 from infosam.data.pairs import Pair, ReadOptions
-from infosam.data.pixels import Unusable, open_pair
-from infosam.data.rows import ids_of, row_digest, row_of, set_digest
+from infosam.data.pixels import Unusable, is_small, open_pair
+from infosam.data.rows import row_digest, row_of, set_digest, taken
 from infosam.data.shards import ShardWriter
 from infosam.data.staging import put_in_place, staged
 from infosam.data.threads import in_order
@@ -38,21 +38,22 @@ class NewRow:
 class Opened:
     """What the files of a pair hold: rows, or the reason why they cannot be used."""
 
+    pair: Pair
     rows: tuple[NewRow, ...] = ()
     problem: str | None = None
 
 
 Opener = Callable[[Found, str], Iterator[Opened]]
-"""Opens all pairs for a domain, in their order."""
+"""Opens all pairs for a domain, in their order. None is left in `Found` afterwards (see `rows.taken`)."""
 
 
 def open_here(found: Found, domain: str) -> Iterator[Opened]:
-    """By a few threads of this process."""
+    """By a few threads of this process, or one if the pictures are tiny."""
 
     def one(named: tuple[Pair, str]) -> Opened:
         return open_one(found, *named, domain)
 
-    yield from in_order(one, zip(found.pairs, ids_of(found), strict=True))
+    yield from in_order(one, taken(found), small=lambda named: is_small(named[0]))
 
 
 def open_one(found: Found, pair: Pair, row_id: str, domain: str) -> Opened:
@@ -60,14 +61,14 @@ def open_one(found: Found, pair: Pair, row_id: str, domain: str) -> Opened:
     try:
         contents = open_pair(pair, found.options.choice)
     except Unusable as problem:
-        return Opened(problem=str(problem))
+        return Opened(pair=pair, problem=str(problem))
     rows = []
     for number, content in enumerate(contents):
         part = f"__{number}" if len(contents) > 1 else ""
         row = row_of(row_id + part, pair, content, root=found.root, domain=domain, part=part)
         digest = row_digest(row["id"], row["split"], row["group"], content.mask, row["source_sha256"])
         rows.append(NewRow(row=row, digest=digest, mask=content.mask))
-    return Opened(rows=tuple(rows))
+    return Opened(pair=pair, rows=tuple(rows))
 
 
 def import_dataset(
@@ -95,9 +96,9 @@ def import_dataset(
     found = discover(source, options, splitting or Splitting(seed=seed))
     with staged(out) as folder:
         with ShardWriter(folder) as writer:
-            written = write_pairs(
-                source, found, writer, opened=opener(found, domain), allow_empty=allow_empty, progress=progress
-            )
+            amount = len(found.pairs)
+            opened = opener(found, domain)
+            written = write_pairs(source, opened, writer, amount=amount, allow_empty=allow_empty, progress=progress)
             shards = writer.finish()
         card = DatasetCard(
             domain=domain,
@@ -130,34 +131,34 @@ class Written:
 
 def write_pairs(
     source: Path,
-    found: Found,
+    opened: Iterator[Opened],
     writer: ShardWriter,
     *,
-    opened: Iterator[Opened],
+    amount: int,
     allow_empty: bool,
     progress: Progress | None,
     admit: Callable[[NewRow], bytes | None] | None = None,
 ) -> Written:
-    """Hands the rows of all pairs, `opened` in their order, to `writer`. Raises DataError with every bad pair.
+    """Hands the rows of `amount` pairs, `opened` in their order, to `writer`. Raises DataError with every bad pair.
 
     `admit` gives the digest of a row, which it may change; None keeps it out, Unusable refuses its pair."""
     review = Review(allow_empty=allow_empty)
     written = Written()
-    for done, (pair, one) in enumerate(zip(found.pairs, opened, strict=True), start=1):
+    for done, one in enumerate(opened, start=1):
         try:
             if one.problem is not None:
                 raise Unusable(one.problem)
-            review.add(pair, empty=not any(new.row["fg_fraction"] for new in one.rows))
+            review.add(one.pair, empty=not any(new.row["fg_fraction"] for new in one.rows))
             for new in one.rows:
                 digest = new.digest if admit is None else admit(new)
                 if digest is not None and not review.problems:
                     writer.add(new.row)  # after a problem nothing will come of it: only go on looking
                     written.digests.append(digest)
-                    written.counts[pair.split] += 1
+                    written.counts[one.pair.split] += 1
         except Unusable as problem:
-            review.refuse(pair, str(problem))
+            review.refuse(one.pair, str(problem))
         if progress:
-            progress(done, len(found.pairs))
+            progress(done, amount)
     review.finish(source)
     return written
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from stat import S_ISREG
 
 from infosam.data.card import SPLITS, Split
 from infosam.data.formats.parts import in_parts
@@ -76,41 +77,66 @@ def discover(
     if options.choice.classes or splitting.stratify:
         listed, shares, more = _with_shares(listed, options)
         notes += more
-    known = settled(listed) if settled else {}
+    splits, drawn = _splits(source, listed, splitting, shares, settled(listed) if settled else {})
+    pairs = []
+    for place, pair in enumerate(listed):
+        pairs.append(_settled(pair, splits[pair.key]))
+        listed[place] = pairs[-1]  # one of the two is enough: there may be millions
+    pairs.sort(key=lambda pair: SPLITS.index(pair.split))  # stable: within a split the order of the source stays
+    return Found(root=listing.root, pairs=pairs, notes=(*notes, *drawn), options=options)
+
+
+def _splits(
+    source: Path,
+    listed: Sequence[Listed],
+    splitting: Splitting,
+    shares: dict[str, float],
+    known: Mapping[str, Split],
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """The split of every key, and notes on what was drawn."""
     to_draw = [pair for pair in listed if pair.key not in known]
-    names = _united(to_draw) if any(pair.split is None for pair in to_draw) else {}
-    if alike := sum(key != name for key, name in names.items()):
-        notes += (f"{alike} images (or groups) hold a picture of another one: equal pictures stay in one split",)
+    names = _united(to_draw)
+    notes: tuple[str, ...] = ()
+    if names:
+        notes = (f"{len(names)} images (or groups) hold a picture of another one: equal pictures stay in one split",)
     by_key: dict[str, Split | None] = {names.get(pair.key, pair.key): pair.split for pair in to_draw}
     for key, name in names.items():
         shares[name] = max(shares.get(name, 0.0), shares.get(key, 0.0))
     splits, drawn = complete_splits(source, by_key, seed=splitting.seed, shares=shares if splitting.stratify else None)
     splits.update({key: splits[name] for key, name in names.items()})
     splits.update(known)
-    pairs = [_settled(pair, splits[pair.key]) for pair in listed]
-    pairs.sort(key=lambda pair: SPLITS.index(pair.split))  # stable: within a split the order of the source stays
-    return Found(root=listing.root, pairs=pairs, notes=(*notes, *drawn), options=options)
+    return splits, (*notes, *drawn)
 
 
 def _united(listed: Sequence[Listed]) -> dict[str, str]:
-    """One key for all keys of pairs without a split that hold an equal picture file; else one would be trained on and
-    the other scored. Reads only files that have the size of another one."""
-    sizes: dict[Path, int] = {}
-    sums: dict[Path, str] = {}
-    with suppress(OSError, ValueError):  # of a file that cannot be read: opening it says what is wrong
+    """One other key for each key of pairs without a split that hold a picture file equal to another's; else one would
+    be trained on and the other scored. Reads only files that have the size of another one."""
+    sizes: dict[str, int] = {}
+    first: dict[str, str] = {}  # key of each picture
+    links: list[tuple[str, str]] = []
+    try:
         for pair in listed:
-            if pair.split is None and pair.image_content is None and pair.image.is_file():
-                sizes[pair.image] = pair.image.stat().st_size
+            if pair.split is None and pair.image_content is None:
+                state = os.stat(pair.image_name)
+                if S_ISREG(state.st_mode):
+                    sizes[pair.image_name] = state.st_size
         amount = Counter(sizes.values())
-        sums = {image: sha256_of_file(image) for image, size in sizes.items() if amount[size] > 1}
-    links = [(pair.key, f"picture {sums.get(pair.image, pair.image)}") for pair in listed if pair.split is None]
-    return dict(zip((key for key, _ in links), united(links), strict=True))
+        for pair in listed:
+            if amount[sizes.pop(pair.image_name, -1)] > 1:
+                key = pair.key
+                other = first.setdefault(sha256_of_file(pair.image), key)
+                if other != key:
+                    links.append((key, other))
+    except (OSError, ValueError):
+        return {}  # a file cannot be read: opening it says what is wrong
+    links += ((key, key) for key in first.values())
+    return {key: name for (key, _), name in zip(links, united(links), strict=True) if key != name}
 
 
 def _settled(pair: Listed, split: Split) -> Pair:
     return Pair(
-        image=pair.image,
-        mask=pair.mask,
+        image_name=pair.image_name,
+        mask_name=pair.mask_name,
         split=split,
         row=pair.row,
         group=pair.group,
@@ -134,7 +160,7 @@ def _nameable(listed: Sequence[Listed], problems: list[str]) -> list[Listed]:
     """Those whose names are text: a name in another encoding can neither be stored nor shown."""
     good = []
     for pair in listed:
-        odd = [name for name in map(str, (pair.image, pair.mask)) if not _is_text(name)]
+        odd = [name for name in (pair.image_name, pair.mask_name) if not _is_text(name)]
         if odd:
             problems.append(f"{pair.row}: {odd[0]!a}: its name is not in UTF-8; rename it (convmv does many)")
         else:
@@ -263,7 +289,7 @@ def repeated_in(listed: Sequence[Listed]) -> list[str]:
     first: dict[tuple[str, str, Split | None], str] = {}
     problems = []
     for pair in listed:
-        earlier = first.setdefault((str(pair.image), str(pair.mask), pair.split), pair.row)
+        earlier = first.setdefault((pair.image_name, pair.mask_name, pair.split), pair.row)
         if earlier != pair.row:
             problems.append(f"{pair.row}: the same image and mask as {earlier} ({pair.image.name}); remove one row")
     return problems
@@ -272,22 +298,21 @@ def repeated_in(listed: Sequence[Listed]) -> list[str]:
 def leaks_in(listed: Sequence[Listed]) -> list[tuple[int, str]]:
     """An image or a group in two splits, or an image in two groups: scores would be of images trained on. Each with the
     position of the pair that does not fit."""
-    first: dict[tuple[str, str], Listed] = {}
     by_image: dict[str, Listed] = {}
+    by_group: dict[str, Listed] = {}
     problems: dict[tuple[str, str], tuple[int, str]] = {}
     for position, pair in enumerate(listed):
-        other = by_image.setdefault(str(pair.image), pair)
+        other = by_image.setdefault(pair.image_name, pair)
         if other.group != pair.group:
             text = (
-                f"image {pair.image} has group {other.group!r} in {other.row} and {pair.group!r} in {pair.row}; "
+                f"image {pair.image_name} has group {other.group!r} in {other.row} and {pair.group!r} in {pair.row}; "
                 "give all its rows the same group"
             )
-            problems.setdefault(("groups of", str(pair.image)), (position, text))
-        things = [("image", str(pair.image))]
+            problems.setdefault(("groups of", pair.image_name), (position, text))
+        things = [("image", pair.image_name, other)]
         if pair.group:
-            things.append(("group", pair.group))
-        for kind, name in things:
-            earlier = first.setdefault((kind, name), pair)
+            things.append(("group", pair.group, by_group.setdefault(pair.group, pair)))
+        for kind, name, earlier in things:
             if earlier.split != pair.split:
                 text = (
                     f"{kind} {name} is in two splits: {earlier.split} ({earlier.row}) and {pair.split} ({pair.row}); "

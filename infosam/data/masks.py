@@ -58,19 +58,19 @@ def distinct(values: NDArray[np.generic]) -> list[float]:
 
 
 def objects_of(
-    values: NDArray[np.generic], choice: MaskChoice, path: Path, whole: Sequence[float] | None = None
+    values: NDArray[np.generic], choice: MaskChoice, path: Path, whole: Sequence[float]
 ) -> list[NDArray[np.bool_]]:
     """The masks (H, W) that the values of one file stand for; at least one, perhaps without foreground.
 
-    `whole` are the values of the file if this is a part of it: a slice that has only one of two values does not say
-    which one is the object. Raises Unusable as `object_values`."""
-    found = distinct(values)
-    chosen = object_values(found if whole is None else whole, choice, path, values)
-    if choice.instances and not choice.classes and len(found if whole is None else whole) > 2:
-        return [np.asarray(values == value, np.bool_) for value in found if value in chosen] or [
+    `whole` are the sorted distinct values of the file, of which `values` may be a part: a slice that has only one of
+    two values does not say which one is the object. Raises Unusable as `object_values`."""
+    chosen = object_values(whole, choice, path, values)
+    if choice.instances and not choice.classes and len(whole) > 2:
+        here = distinct(values)
+        return [np.asarray(values == value, np.bool_) for value in here if value in chosen] or [
             np.zeros(values.shape, np.bool_)
         ]
-    foreground: NDArray[np.bool_] = np.isin(values, chosen)
+    foreground = np.asarray(values == chosen[0], np.bool_) if len(chosen) == 1 else np.isin(values, chosen)
     return regions(foreground) if choice.instances else [foreground]
 
 

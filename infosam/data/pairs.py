@@ -32,10 +32,12 @@ class Listed:
 
     `image` and `mask` name the two in messages, ids and the data set. They are files, unless a source keeps pictures
     in another way: then `image_content` gives the encoded image or its pixels, (H, W) or (H, W, 3), and `mask_content`
-    an encoded mask, its pixels (H, W), or the values of a part; both may raise `pixels.Unusable`."""
+    an encoded mask, its pixels (H, W), or the values of a part; both may raise `pixels.Unusable`.
 
-    image: Path
-    mask: Path
+    The names are kept as text: a Path takes four times the memory, and there may be millions of pairs."""
+
+    image_name: str
+    mask_name: str
     split: Split | None  # None: the source does not say
     row: str  # where it is listed, for messages: "train.csv:12" or the file's name
     group: str | None = None  # patient, video or scene; never in two splits
@@ -45,9 +47,17 @@ class Listed:
     cells: Mapping[str, str] = field(default_factory=lambda: NO_CELLS, compare=False, repr=False)
 
     @property
+    def image(self) -> Path:
+        return Path(self.image_name)
+
+    @property
+    def mask(self) -> Path:
+        return Path(self.mask_name)
+
+    @property
     def key(self) -> str:
         """What must stay together in one split."""
-        return f"group {self.group}" if self.group else f"image {self.image.as_posix()}"
+        return f"group {self.group}" if self.group else f"image {self.image_name}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from infosam.data.pixels import PairContent
 def row_of(row_id: str, pair: Pair, content: PairContent, *, root: Path, domain: str, part: str) -> dict[str, Any]:
     """The columns of `schema`; `part` tells several rows of one mask file apart."""
     return {
-        "image": {"bytes": content.image, "path": _inside(root, pair.image)},
-        "mask": {"bytes": content.mask_png(), "path": _inside(root, pair.mask) + part},
+        "image": {"bytes": content.image, "path": _inside(root, pair.image_name)},
+        "mask": {"bytes": content.mask_png(), "path": _inside(root, pair.mask_name) + part},
         "id": row_id,
         "domain": domain,
         "split": pair.split,
@@ -44,22 +44,41 @@ def row_digest(row_id: str, split: str, group: str | None, mask: NDArray[np.bool
 
 def set_digest(row_digests: Iterable[bytes]) -> str:
     """Of a data set, in whatever order and files its rows are."""
-    return hashlib.sha256(b"".join(sorted(row_digests))).hexdigest()
+    digest = hashlib.sha256()
+    for one in sorted(row_digests):
+        digest.update(one)
+    return digest.hexdigest()
 
 
-def ids_of(found: Found) -> list[str]:
-    """A short unique name per row: the image's, else the mask's, else both paths."""
-    for ids in ([pair.image.stem for pair in found.pairs], [pair.mask.stem for pair in found.pairs]):
-        if len(set(ids)) == len(ids):
-            return ids
-    ids, seen = [], Counter[str]()
-    for pair in found.pairs:
-        row_id = "__".join(_inside(found.root, path).replace("/", "_") for path in (pair.image, pair.mask))
+def taken(found: Found) -> Iterator[tuple[Pair, str]]:
+    """Pairs in their order, each with the id of its row. A pair is let go with that, and `found` has none afterwards:
+    there may be millions, and what is stored of them needs memory, too."""
+    name = namer(found)
+    found.pairs.reverse()
+    while found.pairs:
+        pair = found.pairs.pop()
+        yield pair, name(pair)
+
+
+def namer(found: Found) -> Callable[[Pair], str]:
+    """Gives each pair, asked in their order, a short unique name: the image's, else the mask's, else both paths."""
+    names: tuple[Callable[[Pair], str], ...] = (lambda pair: pair.image.stem, lambda pair: pair.mask.stem)
+    for name in names:
+        if len({name(pair) for pair in found.pairs}) == len(found.pairs):
+            return name
+    seen = Counter[str]()
+
+    def both(pair: Pair) -> str:
+        row_id = "__".join(_inside(found.root, path).replace("/", "_") for path in (pair.image_name, pair.mask_name))
         seen[row_id] += 1
-        ids.append(row_id if seen[row_id] == 1 else f"{row_id}__{seen[row_id]}")
-    return ids
+        return row_id if seen[row_id] == 1 else f"{row_id}__{seen[row_id]}"
+
+    return both
 
 
-def _inside(root: Path, path: Path) -> str:
+def _inside(root: Path, path: str) -> str:
     """A path as it is stored: relative to the source, so nothing of this machine travels with the data."""
+    above = f"{root}/"
+    if path.startswith(above) and "/../" not in path:
+        return path[len(above) :]
     return Path(os.path.relpath(path, root)).as_posix()

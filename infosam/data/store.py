@@ -20,8 +20,8 @@ from PIL import Image
 from infosam.data.card import CARD_NAME, SPLITS, DatasetCard, Split, read_card
 from infosam.data.importing import import_dataset
 from infosam.data.pixels import PICTURE_ERRORS
+from infosam.data.rgb import to_rgb
 from infosam.data.shards import damaged, open_shard, row_tables
-from infosam.data.transforms import to_rgb
 from infosam.errors import DataError
 
 __all__ = ["DatasetCard", "Sample", "Store", "import_dataset", "open_dataset"]

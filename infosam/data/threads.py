@@ -14,20 +14,29 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_order(work: Callable[[T], R], things: Iterable[T]) -> Iterator[R]:
+def in_order(
+    work: Callable[[T], R], things: Iterable[T], *, small: Callable[[T], bool] = lambda _: False
+) -> Iterator[R]:
     """Results in the order of `things`, however many there are, with few of them in memory.
 
-    Threads, not processes: decoding is done outside Python's lock, and rows of Arrow files cannot be sent. Raises what
-    `work` raises; what was not begun by then, or when nobody takes any more, is left."""
+    Threads, not processes: decoding is done outside Python's lock, and rows of Arrow files cannot be sent. What is
+    `small` is done here at once: threads would only wait for that lock. Raises what `work` raises; what was not begun
+    by then, or when nobody takes any more, is left."""
     threads = min(MAX_THREADS, len(os.sched_getaffinity(0)))
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for thing in things:
-                waiting.append(pool.submit(work, thing))
+                waiting.append(_done(work(thing)) if small(thing) else pool.submit(work, thing))
                 if len(waiting) > AHEAD * threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _done(result: R) -> Future[R]:
+    future: Future[R] = Future()
+    future.set_result(result)
+    return future

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import resize, to_pil_image
 
@@ -25,22 +25,6 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 _NORMALISED = (np.arange(256, dtype=np.float32) - np.array(PIXEL_MEAN, dtype=np.float32)[:, None]) / np.array(
     PIXEL_STD, dtype=np.float32
 )[:, None]
-
-
-def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Any picture as (H, W, 3) uint8 RGB, upright (EXIF rotation applied), transparency laid over black.
-
-    Integers above 255 and floats (16-bit, 32-bit, float files) are stretched linearly from their own minimum and
-    maximum to 0..255, because such files rarely use their full range; files within 0..255 keep their values."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        grey = _to_8_bit(np.asarray(image))
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        opaque = image.convert("RGBA")
-        ground = Image.new("RGBA", opaque.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(ground, opaque)
-    return np.array(image.convert("RGB"))
 
 
 def resized_hw(height: int, width: int, canvas_px: int) -> tuple[int, int]:
@@ -121,11 +105,3 @@ def restore_logits(
         F.interpolate(logits[None, :, :h, :w], original, mode="bilinear", align_corners=False)[0, 0]
         for logits, (h, w), original in zip(on_canvas, resized_hw, original_hw, strict=True)
     ]
-
-
-def _to_8_bit(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
-    values = np.nan_to_num(grey.astype(np.float64))
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 255 and np.issubdtype(grey.dtype, np.integer):
-        return values.astype(np.uint8)
-    return np.rint((values - low) * (255.0 / (high - low if high > low else 1.0))).astype(np.uint8)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPMessage
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from file_server import Server, serving
 
 from infosam import cli, weights_commands
-from infosam.download import TRIES, fetch_file
+from infosam.download import TRIES, _Redirects, fetch_file
 from infosam.errors import FetchError
 from infosam.sam.architectures import ARCHITECTURES
 
@@ -86,7 +90,7 @@ def test_a_length_that_is_too_short_is_another_file(server: Server, out: Path) -
 
 
 def test_another_file_is_refused_and_deleted(server: Server, out: Path) -> None:
-    server.content = b"<html>please log in</html>"
+    server.content = b"please log in"
     with pytest.raises(FetchError, match=rf"expected {SHA256}.*another mirror"):
         fetched(server.address, out)
     assert list(out.parent.iterdir()) == []
@@ -160,12 +164,80 @@ def test_without_a_sum_nothing_is_taken_for_the_right_file(server: Server, out: 
         fetched(server.address, out, sha256=None)
 
 
-@pytest.mark.parametrize("status", [403, 404, 500])
+@pytest.mark.parametrize("status", [403, 404, 501])
 def test_a_refusal_of_the_server_is_told(server: Server, out: Path, status: int) -> None:
     server.status = status
     with pytest.raises(FetchError, match=f"says {status} .*another mirror"):
         fetched(server.address, out)
     assert len(server.asked) == 1
+
+
+def test_a_busy_server_is_asked_again_and_given_up_in_the_end(server: Server, out: Path) -> None:
+    server.busy = TRIES - 1
+    assert fetched(server.address, out)
+    assert len(server.asked) == TRIES
+    assert all(agent.startswith("infosam/") for agent in server.agents)  # some refuse Python's own
+    server.status = 503
+    with pytest.raises(FetchError, match=r"says 503 .*run the command again"):
+        fetched(server.address, out.with_name("other"))
+    assert [path.name for path in out.parent.iterdir()] == ["file.pth"]
+
+
+@pytest.mark.parametrize("sha256", [SHA256, None])
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><html>virus scan", b"\xef\xbb\xbf\n<html lang=en>"])
+def test_a_page_instead_of_the_file_is_told(server: Server, out: Path, sha256: str | None, page: bytes) -> None:
+    server.content, server.kind = page, "text/html; charset=utf-8"
+    with pytest.raises(FetchError, match=r"is a web page.*Google Drive.*--from"):
+        fetched(server.address, out, sha256=sha256)
+    assert list(out.parent.iterdir()) == []
+
+
+def test_a_server_may_point_elsewhere_but_not_to_where_it_is_unsafe(server: Server, out: Path) -> None:
+    server.points_to = server.address + "/moved"
+    server.cut_after = 600_000
+    assert fetched(server.address, out)
+    server.points_to = "ftp://127.0.0.1/file.pth"
+    with pytest.raises(FetchError, match=r"points to ftp:.*not safe"):
+        fetched(server.address, out.with_name("other"))
+    asked = urllib.request.Request("https://example.org/a")
+    with pytest.raises(FetchError, match=r"points to http:.*not safe"):
+        _Redirects().redirect_request(asked, io.BytesIO(), 302, "", HTTPMessage(), "http://example.org/a")
+
+
+def test_two_at_once_do_not_write_into_one_file(server: Server, out: Path) -> None:
+    refused: list[str] = []
+
+    def again(*_: object) -> None:
+        if not refused:
+            with pytest.raises(FetchError, match="another command is fetching") as caught:
+                fetched(server.address, out)
+            refused.append(str(caught.value))
+
+    assert fetched(server.address, out, progress=again)
+    assert refused
+    assert out.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:port/x", "http://127.0.0.1/a b", "http://a..b/x", "http://127.0.0.1/\u00e4"]
+)
+def test_what_is_no_address_is_told_at_once(out: Path, address: str) -> None:
+    with pytest.raises(FetchError, match="is no address"):
+        fetched(address, out, pause_s=60)
+
+
+def test_a_disk_without_room_is_told_before_the_download(
+    server: Server, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(FetchError, match="1,048,576 bytes are to come, and its disk has 1,000 free"):
+        fetched(server.address, out)
+
+
+def test_a_proxy_of_the_environment_is_used(server: Server, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", server.address.rpartition("/")[0])
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert fetched("http://nowhere.invalid/file.pth", out)
 
 
 def test_nobody_there(out: Path) -> None:

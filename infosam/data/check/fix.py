@@ -17,7 +17,16 @@ from infosam.data.check.findings import FINDINGS_NAME, Finding, write_findings
 from infosam.data.check.run import Report
 from infosam.data.masks import Unusable
 from infosam.data.pairs import Labels, Listed
-from infosam.data.pixels import PICTURE_ERRORS, Picture, open_both, open_picture, open_picture_file, png, read_bytes
+from infosam.data.pixels import (
+    PICTURE_ERRORS,
+    Picture,
+    mask_png,
+    open_both,
+    open_picture,
+    open_picture_file,
+    png,
+    read_bytes,
+)
 from infosam.data.staging import put_in_place, staged
 from infosam.errors import DataError
 
@@ -113,7 +122,7 @@ def _write(folder: Path, position: int, pair: Listed, report: Report) -> tuple[s
     stem = f"{position:06}_{re.sub(r'[^A-Za-z0-9]+', '_', pair.image.stem).strip('_')[:80]}"
     image, label = f"images/{stem}{ending}", f"masks/{stem}.png"
     (folder / image).write_bytes(content)
-    (folder / label).write_bytes(png(Image.fromarray(mask.astype(np.uint8) * 255)))
+    (folder / label).write_bytes(mask_png(mask))
     return image, label
 
 

@@ -15,6 +15,7 @@ from infosam.data.check.findings import KINDS, SEVERITIES, Finding, Severity
 from infosam.data.check.whole import WHOLE_CHECKS, Whole
 from infosam.data.manifest import list_pairs, repeated_in
 from infosam.data.pairs import Listed, ReadOptions
+from infosam.data.pixels import is_small
 from infosam.data.readers.contract import Listing
 from infosam.data.readers.table import understood
 from infosam.data.threads import in_order
@@ -87,7 +88,7 @@ def _look_at_all(
 ) -> list[Facts]:
     facts: list[Facts] = []
     one = partial(look, choice=options.choice, mask_px=mask_px, allow_empty=allow_empty)
-    for done, seen in enumerate(in_order(one, listed), start=1):
+    for done, seen in enumerate(in_order(one, listed, small=is_small), start=1):
         facts.append(seen)
         if progress:
             progress(done, len(listed))

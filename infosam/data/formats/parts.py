@@ -121,8 +121,8 @@ class _Cutter:
             self.kept += is_part
             yield replace(
                 pair,
-                image=_named(pair.image, name),
-                mask=_named(pair.mask, name),
+                image_name=str(_named(pair.image, name)),
+                mask_name=str(_named(pair.mask, name)),
                 row=f"{pair.row}, {name.replace('_', ' ')}" if name else pair.row,
                 group=group,
                 image_content=partial(_picture_of, self.shelf, image.source, left, self.options.parts.window),

@@ -125,8 +125,8 @@ class _File:
         for group in [[one] for one in good] if singly else [good] * bool(good):
             number = group[0]["id"]
             yield Listed(
-                image=file,
-                mask=self.path / (f"{file.stem}_{number}.mask" if singly else f"{file.stem}.mask"),
+                image_name=str(file),
+                mask_name=str(self.path / (f"{file.stem}_{number}.mask" if singly else f"{file.stem}.mask")),
                 split=split,
                 row=f"{where}, annotation {number!r}" if singly else where,
                 mask_content=partial(draw_all, [one["segmentation"] for one in group], size),

@@ -41,6 +41,8 @@ def inside(root: Path, text: str, where: str, what: str) -> Path:
     Compared as text: links that lead out of the folder (caches of large files) are the user's own wish."""
     if "\\" in text and not (root / text).exists():
         raise DataError(f"{where}: {what} {text!r} has backslashes between folders; write / instead")
+    if ".." not in text and not os.path.isabs(text):
+        return root / text
     relative = os.path.relpath(root / text, root)
     if relative.split(os.sep)[0] == os.pardir:
         raise DataError(f"{where}: {what} {text!r} lies outside {root}; use paths relative to the list, no '..'")

@@ -109,7 +109,12 @@ def matched(
     rule = find_rule(list(pictures), drawn.keys())
     paired = pair_names(rule, pictures, drawn)
     listed = [
-        Listed(image=pictures[name][0], mask=drawn[mask][0], split=split, row=_row(images, pictures[name][0], count))
+        Listed(
+            image_name=str(pictures[name][0]),
+            mask_name=str(drawn[mask][0]),
+            split=split,
+            row=_row(images, pictures[name][0], count),
+        )
         for name, found in paired.items()
         for count, mask in enumerate(found)
     ]

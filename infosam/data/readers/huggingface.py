@@ -198,8 +198,8 @@ def _listed(
             problems.append(str(problem))
             continue
         yield Listed(
-            image=names[0],
-            mask=names[1],
+            image_name=str(names[0]),
+            mask_name=str(names[1]),
             split=given,
             row=row,
             group=words.get("group") or None,

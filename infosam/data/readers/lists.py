@@ -140,8 +140,8 @@ def _listed(root: Path, cells: Cells, options: ReadOptions, split: Split | None,
         split = split_named(cells["split"], row)
     known = (options.image_column, options.mask_column)
     return Listed(
-        image=paths[0],
-        mask=paths[1],
+        image_name=str(paths[0]),
+        mask_name=str(paths[1]),
         split=split,
         row=row,
         group=cells.get("group", "").strip() or None,

@@ -33,7 +33,7 @@ def test_true_and_false_are_values_too() -> None:
 
 def test_a_part_means_what_the_whole_means() -> None:
     background = np.ones((4, 5), np.uint8)
-    assert objects_of(background, MaskChoice(), MASK)[0].all()
+    assert objects_of(background, MaskChoice(), MASK, distinct(background))[0].all()
     assert not objects_of(background, MaskChoice(), MASK, whole=(1.0, 2.0))[0].any()
     assert objects_of(background + 1, MaskChoice(), MASK, whole=(1.0, 2.0))[0].all()
 
@@ -41,7 +41,7 @@ def test_a_part_means_what_the_whole_means() -> None:
 def test_a_value_of_a_label_map_is_one_object_in_every_part() -> None:
     part = np.zeros((9, 9), np.uint8)
     part[:3, :3] = part[6:, 6:] = 2
-    assert len(objects_of(part, SINGLY, MASK)) == 2
+    assert len(objects_of(part, SINGLY, MASK, distinct(part))) == 2
     (one,) = objects_of(part, SINGLY, MASK, whole=(0.0, 1.0, 2.0))
     assert one.sum() == 18
     (none,) = objects_of(part * 0, SINGLY, MASK, whole=(0.0, 1.0, 2.0))

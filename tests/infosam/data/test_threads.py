@@ -49,3 +49,15 @@ def test_an_error_ends_it_and_what_was_not_begun_is_left() -> None:
     with pytest.raises(ZeroDivisionError):
         next(taken)
     assert len(done) < 20
+
+
+def test_what_is_small_is_done_here_and_order_stays() -> None:
+    where: dict[int, int] = {}
+
+    def work(number: int) -> int:
+        where[number] = threading.get_ident()
+        return number
+
+    assert list(in_order(work, range(20), small=lambda number: number % 3 > 0)) == list(range(20))
+    here = threading.get_ident()
+    assert [number for number in range(20) if where[number] == here] == [n for n in range(20) if n % 3]

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from segment_anything.modeling import Sam
 from segment_anything.modeling.image_encoder import ImageEncoderViT
 from segment_anything.utils.transforms import ResizeLongestSide
@@ -94,44 +93,3 @@ def test_valid_pixels_are_those_of_the_picture() -> None:
     valid = transforms.valid_mask((3, 4), 4)
     assert valid[:3].all()
     assert not valid[3:].any()
-
-
-# ---------------------------------------------------------------------------------------------------- to RGB
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "I", "F", "I;16"])
-def test_every_mode_becomes_rgb(mode: str) -> None:
-    rgb = transforms.to_rgb(Image.new(mode, (5, 3)))
-    assert rgb.shape == (3, 5, 3)
-    assert rgb.dtype == np.uint8
-
-
-def test_rgb_is_unchanged() -> None:
-    np.testing.assert_array_equal(transforms.to_rgb(Image.fromarray(noise(5, 4))), noise(5, 4))
-
-
-def test_transparency_lies_over_black() -> None:
-    image = Image.new("RGBA", (3, 1), (200, 100, 50, 255))
-    image.putpixel((1, 0), (200, 100, 50, 0))
-    image.putpixel((2, 0), (200, 100, 50, 128))
-    assert transforms.to_rgb(image)[0].tolist() == [[200, 100, 50], [0, 0, 0], [100, 50, 25]]
-
-
-def test_a_transparent_palette_colour_becomes_black() -> None:
-    image = Image.fromarray(np.array([[0, 1]], np.uint8), mode="P")
-    image.putpalette([255, 0, 0, 0, 255, 0])
-    image.info["transparency"] = 0
-    assert transforms.to_rgb(image)[0].tolist() == [[0, 0, 0], [0, 255, 0]]
-
-
-def test_16_bit_is_stretched_and_8_bit_in_16_is_not() -> None:
-    deep = Image.fromarray(np.array([[1000, 2000, 3000]], np.uint16))
-    assert transforms.to_rgb(deep)[0, :, 0].tolist() == [0, 128, 255]
-    flat = Image.fromarray(np.array([[3, 200]], np.uint16))
-    assert transforms.to_rgb(flat)[0, :, 0].tolist() == [3, 200]
-    assert not transforms.to_rgb(Image.fromarray(np.full((1, 2), 9000, np.uint16))).any()
-
-
-def test_floats_are_stretched_and_gaps_survive() -> None:
-    image = Image.fromarray(np.array([[-1.0, 0.0, 1.0, np.nan]], np.float32))
-    assert transforms.to_rgb(image)[0, :, 0].tolist() == [0, 128, 255, 128]

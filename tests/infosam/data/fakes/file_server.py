@@ -18,11 +18,15 @@ class Server(ThreadingHTTPServer):
     promised_more = 0  # bytes that Content-Length claims beyond the content
     endless = False
     status: int | None = None
+    busy = 0  # answers that are 503 before the others
+    kind = "application/octet-stream"
+    points_to: str | None = None  # another address, for every name but /moved
     etag: str | None = None  # honoured in If-Range
 
     def __init__(self, content: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[str | None] = []
+        self.agents: list[str] = []
         self.content = content
 
     @property
@@ -40,8 +44,15 @@ class Handler(BaseHTTPRequestHandler):
         same = self.headers.get("If-Range") in (None, server.etag)
         if server.resumes and same and (match := re.match(r"bytes=(\d+)-", self.headers.get("Range") or "")):
             start = int(match[1])
-        if server.status:
-            self.send_error(server.status)
+        server.agents.append(self.headers.get("User-Agent", ""))
+        server.busy -= 1
+        if server.status or server.busy >= 0:
+            self.send_error(server.status or 503)
+            return
+        if server.points_to and not self.path.endswith("/moved"):
+            self.send_response(302)
+            self.send_header("Location", server.points_to)
+            self.end_headers()
             return
         if start >= len(server.content):
             self.send_response(416)
@@ -53,6 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if server.etag:
             self.send_header("ETag", server.etag)
+        self.send_header("Content-Type", server.kind)
         if not server.endless:
             self.send_header("Content-Length", str(len(body) + server.promised_more))
         self.end_headers()

@@ -12,7 +12,7 @@ from infosam.data.formats.geotiff import is_scene
 from infosam.data.manifest import discover
 from infosam.data.pairs import MaskChoice, PartOptions, ReadOptions
 from infosam.data.pixels import Unusable, open_both, open_pair
-from infosam.data.transforms import to_rgb
+from infosam.data.rgb import to_rgb
 from infosam.errors import DataError
 
 HIGH, WIDE = 50, 70
