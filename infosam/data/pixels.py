@@ -40,6 +40,7 @@ PICTURE_ERRORS = (
 )  # fmt: skip
 # Of what Pillow could read: EPS, for one, would hand a stranger's program to Ghostscript.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "JPEG2000")  # MPO is opened as JPEG
+SAMPLED_PX = 32  # a side, to tell a photograph from a drawing
 DARK = 64  # of 255: a picture of 16 bits that stays below uses 14 of them or fewer
 _SIZE_CURES = {
     "size": "; export the mask at the size of the image, or correct the row if they do not belong together",
@@ -129,7 +130,21 @@ def open_both(pair: Listed, choice: MaskChoice | None = None) -> tuple[Picture, 
         kind = "size-rotated" if picture.rotated and (mask_height, mask_width) == (width, height) else "size"
         sizes = f"{mask_width} x {mask_height} px, its image {pair.image.name} {width} x {height} px"
         raise Unusable(f"{pair.mask}: the mask is {sizes}{_SIZE_CURES[kind]}", kind)
+    if picture.mode and _shows_only(picture.rgb, np.logical_or.reduce(drawing.masks)):
+        text = f"{pair.image}: the image is a drawing of its own mask {pair.mask.name}"
+        raise Unusable(f"{text}, so everything would look easy; give the photograph", "own-mask")
     return picture, drawing
+
+
+def _shows_only(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bool:
+    """Whether a picture (H, W, 3) has one colour where a mask (H, W) is and another where it is not."""
+    few = rgb[:: max(1, len(rgb) // SAMPLED_PX), :: max(1, rgb.shape[1] // SAMPLED_PX)]
+    if len(np.unique(few.reshape(-1, 3), axis=0)) > 2:  # of a photograph; nothing else has to be looked at
+        return False
+    inside, outside = rgb[mask], rgb[~mask]
+    if not len(inside) or not len(outside) or (inside[0] == outside[0]).all():
+        return False
+    return bool((inside == inside[0]).all() and (outside == outside[0]).all())
 
 
 def open_picture_file(file: Path | IO[bytes]) -> Image.Image:
