@@ -123,8 +123,13 @@ def list_pairs(source: Path, options: ReadOptions, group: str | None = None) -> 
     """What a source lists, volumes and scenes in parts, with groups but without drawn splits, and what is wrong with
     single rows."""
     problems: list[str] = []
-    listing = in_parts(choose_reader(source).read(source, options, problems), options, problems)
+    listing = in_parts(choose_reader(source, options).read(source, options, problems), options, problems)
     listing = replace(listing, listed=_nameable(listing.listed, problems))
+    problems += [
+        f"{pair.row}: image and mask are the same file, {pair.image}; name the photograph and its mask"
+        for pair in listing.listed
+        if pair.image == pair.mask and pair.image_content is None
+    ]
     if group:
         listing = replace(listing, listed=grouped(listing, group, problems))
     return listing, [problem.encode(errors="backslashreplace").decode() for problem in problems]

@@ -51,9 +51,25 @@ class Lists:
         return Listing(root=source if source.is_dir() else source.parent, listed=listed, notes=notes)
 
 
+def unread_lists(folder: Path) -> tuple[str, ...]:
+    """A note about lists in a folder whose pictures were paired by their names: one of them may say splits, patients,
+    or which masks count."""
+    others = _lists_in(folder)
+    if not others:
+        return ()
+    shown = ", ".join(path.name for path in others)
+    return (f"not read: {shown}; pictures were paired by their names. If it lists images and masks, import it itself",)
+
+
+def _lists_in(folder: Path) -> list[Path]:
+    return [
+        path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    ]
+
+
 def _not_read(folder: Path, read: set[Path]) -> tuple[str, ...]:
     """A note about lists that lie beside those of the splits, such as the several lists of test images of AutoGluon."""
-    others = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path not in read]
+    others = [path.name for path in _lists_in(folder) if path not in read]
     if not others:
         return ()
     named = ", ".join(path.name for path in sorted(read))
@@ -61,15 +77,19 @@ def _not_read(folder: Path, read: set[Path]) -> tuple[str, ...]:
 
 
 def _per_split(folder: Path) -> list[tuple[Split, Path]]:
-    found: list[tuple[Split, Path]] = []
-    for split in SPLITS:
-        paths = [folder / f"{split}{suffix}" for suffix in SUFFIXES]
-        found += [(split, path) for path in paths if path.is_file() and not _embeds_pictures(path)][:1]
-    return found
+    """The lists that are called after splits: train.csv, Validation.csv; of several for one split the first."""
+    found: dict[Split, Path] = {}
+    for path in sorted(
+        _lists_in(folder), key=lambda path: (SUFFIXES.index(path.suffix.lower()), path.stem not in SPLITS)
+    ):
+        split = SPLIT_WORDS.get(path.stem.lower())
+        if split and path.is_file() and not _embeds_pictures(path):
+            found.setdefault(split, path)
+    return [(split, found[split]) for split in SPLITS if split in found]
 
 
 def _embeds_pictures(path: Path) -> bool:
-    return path.suffix == ".parquet" and not _has_only_paths(path)
+    return path.suffix.lower() == ".parquet" and not _has_only_paths(path)
 
 
 def _has_only_paths(path: Path) -> bool:
