@@ -121,15 +121,7 @@ def import_command(
 
     messages = Console(stderr=True)
     parts = part_options(bands, window, axis, slices, tile, overlap)
-    options = read_options(
-        classes,
-        parts,
-        image_column=image_column,
-        mask_column=mask_column,
-        images=images,
-        masks=masks,
-        instances=instances,
-    )
+    options = read_options(classes, parts, (image_column, mask_column), (images, masks), instances=instances)
     with (
         placed(out, sent(messages, out), overwrite=overwrite) as folder,
         progress(messages, "Checking and storing") as bar,
@@ -183,15 +175,7 @@ def check_command(
 
     messages = Console(stderr=True)
     parts = part_options(bands, window, axis, slices, tile, overlap)
-    options = read_options(
-        classes,
-        parts,
-        image_column=image_column,
-        mask_column=mask_column,
-        images=images,
-        masks=masks,
-        instances=instances,
-    )
+    options = read_options(classes, parts, (image_column, mask_column), (images, masks), instances=instances)
     if fix is not None and instances:
         raise ConfigError(
             "--fix with --instances: a cleaned copy keeps one mask a row; mend first, import with --instances"

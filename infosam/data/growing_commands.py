@@ -71,15 +71,7 @@ def append_command(
 
     messages = Console(stderr=True)
     parts = part_options(bands, window, axis, slices, tile, overlap)
-    options = read_options(
-        classes,
-        parts,
-        image_column=image_column,
-        mask_column=mask_column,
-        images=images,
-        masks=masks,
-        instances=instances,
-    )
+    options = read_options(classes, parts, (image_column, mask_column), (images, masks), instances=instances)
     with progress(messages, "Checking and storing") as bar:
         grown = append(
             source,

@@ -67,21 +67,19 @@ OverlapOption = Annotated[int, typer.Option("--overlap", metavar="PX", help="Wha
 def read_options(
     classes: list[str] | None,
     parts: PartOptions,
+    columns: tuple[str, str],
+    patterns: tuple[str | None, str | None],
     *,
-    image_column: str,
-    mask_column: str,
-    images: str | None = None,
-    masks: str | None = None,
-    instances: bool = False,
+    instances: bool,
 ) -> ReadOptions:
-    """What the user said of a source."""
+    """What the user said of a source; of columns and patterns that of the images comes first."""
     return ReadOptions(
         choice=MaskChoice(classes=tuple(classes or ()), instances=instances),
         parts=parts,
-        image_column=image_column,
-        mask_column=mask_column,
-        images=images,
-        masks=masks,
+        image_column=columns[0],
+        mask_column=columns[1],
+        images=patterns[0],
+        masks=patterns[1],
     )
 
 
