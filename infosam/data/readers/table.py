@@ -46,8 +46,8 @@ def choose_reader(source: Path, options: ReadOptions | None = None) -> Reader:
     below = _understood_below(source)
     lists = [name for name in inside if name.lower().endswith((".csv", ".tsv", ".json"))]
     near = below or [source / name for name in lists[:1]]
-    hint = f"; did you mean {' or '.join(map(str, near))}?" if near else ""
-    hint += f"; or say where images and masks lie, {EXAMPLE} (NAME: what both have in common)"
+    hint = f"; did you mean {' or '.join(map(str, near))}?" if near else ";"
+    hint += f" Say where images and masks lie, {EXAMPLE} (NAME: what both have in common)"
     shown = ", ".join(inside[:SHOWN_NAMES]) + (", ..." if len(inside) > SHOWN_NAMES else "") or "nothing"
     raise DataError(f"{source}: no data set found in it (it holds {shown}){hint}; {understood()}")
 

@@ -9,12 +9,12 @@ from infosam.data.readers.table import choose_reader
 
 
 def touch(folder: Path, *names: str, numbers: int = 4) -> Path:
-    """Empty files; # in a name stands for each of the first numbers."""
+    """Files that hold their own name; # in a name stands for each of the first numbers."""
     for name in names:
         for number in range(numbers) if "#" in name else (0,):
             path = folder / name.replace("#", str(number))
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            path.write_text(path.name)
     return folder
 
 
@@ -27,8 +27,8 @@ class Read:
         listing = choose_reader(source, options).read(source, options, self.problems)
         self.notes = " ".join(listing.notes)
         self.listed = listing.listed
-        self.splits = {pair.image.relative_to(source).as_posix(): pair.split for pair in listing.listed}
+        self.splits = {pair.image.relative_to(listing.root).as_posix(): pair.split for pair in listing.listed}
         self.masks: dict[str, list[str]] = {}
         for pair in listing.listed:
-            image, mask = (path.relative_to(source).as_posix() for path in (pair.image, pair.mask))
+            image, mask = (path.relative_to(listing.root).as_posix() for path in (pair.image, pair.mask))
             self.masks.setdefault(image, []).append(mask)
