@@ -16,8 +16,10 @@ from infosam.data.source_options import (
     Domain,
     Group,
     ImageColumn,
+    ImagesPattern,
     Instances,
     MaskColumn,
+    MasksPattern,
     NewSet,
     NewSplits,
     OverlapOption,
@@ -52,6 +54,8 @@ def import_command(
     group: Group = None,
     stratify: Stratify = False,
     new_splits: NewSplits = False,
+    images: ImagesPattern = None,
+    masks: MasksPattern = None,
     image_column: ImageColumn = "image",
     mask_column: MaskColumn = "label",
     bands: BandsOption = None,
@@ -75,7 +79,7 @@ def import_command(
 
     messages = Console(stderr=True)
     parts = part_options(bands, window, axis, slices, tile, overlap)
-    options = read_options(classes, parts, image_column=image_column, mask_column=mask_column, instances=instances)
+    options = read_options(classes, parts, (image_column, mask_column), (images, masks), instances=instances)
     with (
         placed(out, sent(messages, out), overwrite=overwrite) as folder,
         environment(SETTINGS),

@@ -22,8 +22,10 @@ from infosam.data.source_options import (
     Domain,
     Group,
     ImageColumn,
+    ImagesPattern,
     Instances,
     MaskColumn,
+    MasksPattern,
     NewSet,
     NewSplits,
     OverlapOption,
@@ -99,6 +101,8 @@ def import_command(
     group: Group = None,
     stratify: Stratify = False,
     new_splits: NewSplits = False,
+    images: ImagesPattern = None,
+    masks: MasksPattern = None,
     image_column: ImageColumn = "image",
     mask_column: MaskColumn = "label",
     bands: BandsOption = None,
@@ -117,7 +121,7 @@ def import_command(
 
     messages = Console(stderr=True)
     parts = part_options(bands, window, axis, slices, tile, overlap)
-    options = read_options(classes, parts, image_column=image_column, mask_column=mask_column, instances=instances)
+    options = read_options(classes, parts, (image_column, mask_column), (images, masks), instances=instances)
     with (
         placed(out, sent(messages, out), overwrite=overwrite) as folder,
         progress(messages, "Checking and storing") as bar,
@@ -145,6 +149,8 @@ def check_command(
     instances: Instances = False,
     group: Group = None,
     new_splits: NewSplits = False,
+    images: ImagesPattern = None,
+    masks: MasksPattern = None,
     image_column: ImageColumn = "image",
     mask_column: MaskColumn = "label",
     bands: BandsOption = None,
@@ -169,7 +175,7 @@ def check_command(
 
     messages = Console(stderr=True)
     parts = part_options(bands, window, axis, slices, tile, overlap)
-    options = read_options(classes, parts, image_column=image_column, mask_column=mask_column, instances=instances)
+    options = read_options(classes, parts, (image_column, mask_column), (images, masks), instances=instances)
     if fix is not None and instances:
         raise ConfigError(
             "--fix with --instances: a cleaned copy keeps one mask a row; mend first, import with --instances"

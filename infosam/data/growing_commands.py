@@ -17,8 +17,10 @@ from infosam.data.source_options import (
     Classes,
     Group,
     ImageColumn,
+    ImagesPattern,
     Instances,
     MaskColumn,
+    MasksPattern,
     OverlapOption,
     SlicesOption,
     Source,
@@ -46,6 +48,8 @@ def append_command(
     instances: Instances = False,
     group: Group = None,
     stratify: Stratify = False,
+    images: ImagesPattern = None,
+    masks: MasksPattern = None,
     image_column: ImageColumn = "image",
     mask_column: MaskColumn = "label",
     bands: BandsOption = None,
@@ -67,7 +71,7 @@ def append_command(
 
     messages = Console(stderr=True)
     parts = part_options(bands, window, axis, slices, tile, overlap)
-    options = read_options(classes, parts, image_column=image_column, mask_column=mask_column, instances=instances)
+    options = read_options(classes, parts, (image_column, mask_column), (images, masks), instances=instances)
     with progress(messages, "Checking and storing") as bar:
         grown = append(
             source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections import Counter
@@ -11,7 +12,9 @@ from pathlib import Path
 from stat import S_ISREG
 
 from infosam.data.card import SPLITS, Split
+from infosam.data.doubts import doubts_of, folders_drawn_apart
 from infosam.data.formats.parts import in_parts
+from infosam.data.masks import shown_value
 from infosam.data.pairs import SHOWN_PROBLEMS, Listed, Pair, ReadOptions
 from infosam.data.pixels import Unusable, open_drawing, open_pair
 from infosam.data.readers.contract import Listing
@@ -77,7 +80,7 @@ def discover(
     if options.choice.classes or splitting.stratify:
         listed, shares, more = _with_shares(listed, options)
         notes += more
-    splits, drawn = _splits(source, listed, splitting, shares, settled(listed) if settled else {})
+    splits, drawn = _splits(source, listing.root, listed, splitting, shares, settled(listed) if settled else {})
     pairs = []
     for place, pair in enumerate(listed):
         pairs.append(_settled(pair, splits[pair.key]))
@@ -88,6 +91,7 @@ def discover(
 
 def _splits(
     source: Path,
+    root: Path,
     listed: Sequence[Listed],
     splitting: Splitting,
     shares: dict[str, float],
@@ -103,6 +107,7 @@ def _splits(
     for key, name in names.items():
         shares[name] = max(shares.get(name, 0.0), shares.get(key, 0.0))
     splits, drawn = complete_splits(source, by_key, seed=splitting.seed, shares=shares if splitting.stratify else None)
+    drawn += folders_drawn_apart(root, to_draw) if drawn else ()
     splits.update({key: splits[name] for key, name in names.items()})
     splits.update(known)
     return splits, (*notes, *drawn)
@@ -149,10 +154,16 @@ def list_pairs(source: Path, options: ReadOptions, group: str | None = None) -> 
     """What a source lists, volumes and scenes in parts, with groups but without drawn splits, and what is wrong with
     single rows."""
     problems: list[str] = []
-    listing = in_parts(choose_reader(source).read(source, options, problems), options, problems)
+    listing = in_parts(choose_reader(source, options).read(source, options, problems), options, problems)
     listing = replace(listing, listed=_nameable(listing.listed, problems))
+    problems += [
+        f"{pair.row}: image and mask are the same file, {pair.image}; name the photograph and its mask"
+        for pair in listing.listed
+        if pair.image == pair.mask and pair.image_content is None
+    ]
     if group:
         listing = replace(listing, listed=grouped(listing, group, problems))
+    listing = replace(listing, notes=(*listing.notes, *doubts_of(listing, group)))
     return listing, [problem.encode(errors="backslashreplace").decode() for problem in problems]
 
 
@@ -185,9 +196,12 @@ def grouped(listing: Listing, group: str, problems: list[str]) -> list[Listed]:
     except re.error as error:
         raise DataError(f"--group {group!r}: no column of that name, and no pattern ({error})") from error
     if pattern.groups != 1:
+        columns = sorted({name for pair in listing.listed[:1] for name in pair.cells if name})
+        near = difflib.get_close_matches(group, columns, n=1, cutoff=0.5)
+        hint = f" (did you mean {near[0]!r}?)" if near else f" (there are {', '.join(columns)})" if columns else ""
         raise DataError(
-            f"--group {group!r}: no column of that name; a pattern over image paths needs one part in brackets, such "
-            r"as 'patient(\d+)'"
+            f"--group {group!r}: no column of that name{hint}; a pattern over image paths needs one part in brackets, "
+            r"such as 'patient(\d+)'"
         )
     found = []
     for pair in listing.listed:
@@ -207,9 +221,12 @@ def _with_shares(
     Files that cannot be opened stay: the import names them with everything else that is wrong."""
     kept: list[Listed] = []
     shares: dict[str, float] = {}
+    seen: set[float] = set()
     for pair in listed:
         try:
-            share = max(float(mask.mean()) for mask in open_drawing(pair, options.choice).masks)
+            drawing = open_drawing(pair, options.choice)
+            share = max(float(mask.mean()) for mask in drawing.masks)
+            seen.update(drawing.values[:SHOWN_PROBLEMS] if len(seen) < SHOWN_PROBLEMS else ())
         except Unusable:
             share = -1.0
         if share != 0 or not options.choice.classes:
@@ -218,7 +235,8 @@ def _with_shares(
     blank = len(listed) - len(kept)
     if not kept:
         raise DataError(
-            f"no mask has a pixel of --class {' '.join(options.choice.classes)}; look at the values in them"
+            f"no mask has a pixel of --class {' '.join(options.choice.classes)}; their values are "
+            f"{', '.join(map(shown_value, sorted(seen)[:SHOWN_PROBLEMS])) or 'not known'}"
         )
     return kept, shares, (f"{blank} images without the chosen class left out",) if blank else ()
 
@@ -315,8 +333,8 @@ def leaks_in(listed: Sequence[Listed]) -> list[tuple[int, str]]:
         for kind, name, earlier in things:
             if earlier.split != pair.split:
                 text = (
-                    f"{kind} {name} is in two splits: {earlier.split} ({earlier.row}) and {pair.split} ({pair.row}); "
-                    "keep it in one, or its score means nothing"
+                    f"{kind} {name} is in two splits: {earlier.split or 'none'} ({earlier.row}) and "
+                    f"{pair.split or 'none'} ({pair.row}); keep it in one, or its score means nothing"
                 )
                 problems.setdefault((kind, name), (position, text))
     return list(problems.values())

@@ -16,6 +16,9 @@ from infosam.errors import DataError
 MAX_LISTED_VALUES = 6
 MIN_REGION_PX = 4  # smaller connected regions are specks of a brush, not objects
 NEARLY_BLACK, NEARLY_WHITE = range(17), range(239, 256)
+VOID = 255  # what label maps write where nobody decided, such as the borders in Pascal VOC
+FEW_LABELS = 32  # labels are counted from 1; greys that a person draws objects in are spread wider
+MAX_GREY = 65_535  # values of masks beyond are colours
 
 
 class Unusable(Exception):
@@ -79,16 +82,32 @@ def object_values(
 ) -> tuple[float, ...]:
     """Those of the sorted values `found` in a file that are object; `values` are some of its pixels.
 
-    Without a choice the file must have at most two values, and the higher one is the object, never 0. Raises Unusable
-    if it has more."""
+    Without a choice the file must have at most two values: 0 and that of the object, or almost black and almost white.
+    Raises Unusable if it has more, or two others."""
     if choice.classes:
         return tuple(class_value(word) for word in choice.classes)
     objects = tuple(value for value in found if value != 0)
+    if len(objects) == len(found) == 2 and not (found[0] in NEARLY_BLACK and found[1] in NEARLY_WHITE):
+        low, high = map(shown_value, found)
+        text = f"{path}: the mask has the values {low} and {high} and no 0, so which is the object is not known"
+        raise Unusable(f"{text}; choose it with --class {high} or --class {low}", "mask-values")
     if len(found) <= 2:
         return objects[-1:]
     if choice.instances and not is_smeared(values, found):
-        return objects
+        return objects[: len(objects) - has_void(found)]
     raise _not_binary(path, values, found)
+
+
+def has_void(found: Sequence[float]) -> bool:
+    """Whether the highest of the sorted values is 255 beside few labels: it is no object, but means "ignore"."""
+    labels = [value for value in found if value not in (0, VOID)]
+    counted = labels == list(range(1, len(labels) + 1)) or bool(labels and labels[-1] < FEW_LABELS)
+    return bool(labels) and found[-1] == VOID and counted
+
+
+def shown_value(value: float) -> str:
+    """A value as --class takes it: a number, or a colour that a shell leaves alone."""
+    return f"'#{int(value):06x}'" if value > MAX_GREY else f"{value:g}"
 
 
 def named_by_colour(choice: MaskChoice) -> bool:
@@ -133,9 +152,13 @@ def is_smeared(values: NDArray[np.generic], found: Sequence[float]) -> bool:
 
 def _not_binary(path: Path, values: NDArray[np.generic], found: Sequence[float]) -> Unusable:
     more = ", ..." if len(found) > MAX_LISTED_VALUES else ""
-    shown = ", ".join(f"{value:g}" for value in found[:MAX_LISTED_VALUES]) + more
+    colours = found[-1] > MAX_GREY
+    shown = ", ".join(f"#{int(one):06x}" if colours else f"{one:g}" for one in found[:MAX_LISTED_VALUES]) + more
     text = f"{path}: the mask has {len(found)} different values ({shown}) where two are expected"
     if is_smeared(values, found):
-        return Unusable(f"{text}; it looks smeared by JPEG: threshold it at 127 and save it as PNG", "mask-smeared")
+        all_at_once = "infosam data check SRC --fix DIR does it for all"
+        return Unusable(
+            f"{text}; it looks smeared by JPEG: threshold it at 127 and save it as PNG; {all_at_once}", "mask-smeared"
+        )
     cure = "save one mask per object or class, background 0 and object 255, or choose one with --class VALUE"
     return Unusable(f"{text}; {cure}", "mask-values")

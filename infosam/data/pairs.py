@@ -95,3 +95,5 @@ class ReadOptions:
     parts: PartOptions = field(default_factory=PartOptions)
     image_column: str = "image"
     mask_column: str = "label"
+    images: str | None = None  # patterns of paths, see `readers.patterns`; with them no layout is looked for
+    masks: str | None = None

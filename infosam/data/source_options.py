@@ -24,6 +24,18 @@ Classes = Annotated[
 Instances = Annotated[bool, typer.Option("--instances", help="One row per object instead of one per mask or image.")]
 ImageColumn = Annotated[str, typer.Option(help="Column of the images in a list.")]
 MaskColumn = Annotated[str, typer.Option(help="Column of the masks in a list.")]
+ImagesPattern = Annotated[
+    str | None,
+    typer.Option(
+        "--images",
+        metavar="PATTERN",
+        help="Where images lie below SRC, if that is not found: 'SPLIT/images/NAME.jpg', with NAME for what image and "
+        "mask have in common, SPLIT for train, val or test, * for any text.",
+    ),
+]
+MasksPattern = Annotated[
+    str | None, typer.Option("--masks", metavar="PATTERN", help="Where their masks lie: 'SPLIT/labels/NAME_seg.png'.")
+]
 Group = Annotated[
     str | None,
     typer.Option(help="Column, or pattern over image paths such as 'patient(\\d+)': a group is never in two splits."),
@@ -53,11 +65,22 @@ OverlapOption = Annotated[int, typer.Option("--overlap", metavar="PX", help="Wha
 
 
 def read_options(
-    classes: list[str] | None, parts: PartOptions, *, image_column: str, mask_column: str, instances: bool = False
+    classes: list[str] | None,
+    parts: PartOptions,
+    columns: tuple[str, str],
+    patterns: tuple[str | None, str | None],
+    *,
+    instances: bool,
 ) -> ReadOptions:
-    """What the user said of a source."""
-    choice = MaskChoice(classes=tuple(classes or ()), instances=instances)
-    return ReadOptions(choice=choice, parts=parts, image_column=image_column, mask_column=mask_column)
+    """What the user said of a source; of columns and patterns that of the images comes first."""
+    return ReadOptions(
+        choice=MaskChoice(classes=tuple(classes or ()), instances=instances),
+        parts=parts,
+        image_column=columns[0],
+        mask_column=columns[1],
+        images=patterns[0],
+        masks=patterns[1],
+    )
 
 
 def part_options(

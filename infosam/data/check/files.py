@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from infosam.data.masks import Unusable
+from infosam.data.masks import Unusable, has_void
 from infosam.data.pairs import Listed, MaskChoice
 from infosam.data.pixels import Drawing, Picture, open_both
 
@@ -32,6 +32,7 @@ class Opened:
     drawing: Drawing
     mask: NDArray[np.bool_]  # (H, W), all objects of the file
     mask_px: int  # longest side of the model's masks
+    choice: MaskChoice
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def look(pair: Listed, choice: MaskChoice, mask_px: int, *, allow_empty: bool = 
     except Unusable as problem:
         return Facts(((problem.kind, str(problem)), *_named(pair)))
     mask = drawing.masks[0] if len(drawing.masks) == 1 else np.logical_or.reduce(drawing.masks)
-    opened = Opened(pair, picture, drawing, mask, mask_px)
+    opened = Opened(pair, picture, drawing, mask, mask_px, choice)
     found = [(kind, what) for kind, test in PAIR_CHECKS.items() if (what := test(opened))]
     fingerprint, grey = fingerprint_of(picture.rgb)
     return Facts(
@@ -149,6 +150,14 @@ def _mask_levels(opened: Opened) -> str:
     return f"{opened.pair.mask.name}: values {', '.join(f'{value:g}' for value in values)}" if odd else ""
 
 
+def _mask_void(opened: Opened) -> str:
+    if opened.choice.classes or not opened.choice.instances or not has_void(opened.drawing.values):
+        return ""
+    return (
+        f"{opened.pair.mask.name}: 255 beside labels from {opened.drawing.values[0]:g} to {opened.drawing.values[-2]:g}"
+    )
+
+
 PAIR_CHECKS: Mapping[str, Callable[[Opened], str]] = {
     "blank": _blank,
     "full": _full,
@@ -162,6 +171,7 @@ PAIR_CHECKS: Mapping[str, Callable[[Opened], str]] = {
     "mask-jpeg": _mask_jpeg,
     "mask-palette": _mask_palette,
     "mask-levels": _mask_levels,
+    "mask-void": _mask_void,
 }
 
 

@@ -52,6 +52,7 @@ _ALL = (
     ),
     Kind("size", "error", "the mask lies elsewhere than the object", "export the mask at the size of the image"),
     Kind("size-rotated", "error", "the mask was drawn on the unrotated picture", "rotate the mask"),
+    Kind("own-mask", "error", "the answer is in the picture: scores would mean nothing", "give the photograph"),
     Kind("mask-alpha", "error", "a transparent pixel is neither object nor background", "save the mask without alpha"),
     Kind("mask-smeared", "error", "JPEG changes values at edges", "threshold at 127, save as PNG", fix=True),
     Kind("mask-values", "error", "which value is the object is not known", "choose with --class, or one mask each"),
@@ -86,6 +87,7 @@ _ALL = (
     Kind(
         "mask-levels", "note", "values other than 0 and 255, read as background and object", "save as 0/255", fix=True
     ),
+    Kind("mask-void", "note", '255 is read as "ignore", as label maps have it, not as an object', "--class, if it is"),
 )
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ALL}
 

@@ -85,6 +85,8 @@ def open_volume(
         if not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
             raise Unusable(f"{path}: its affine says nothing about directions; export it again")
         own = orientations.io_orientation(image.affine)
+        if np.isnan(own).any():  # two axes are almost one
+            raise Unusable(f"{path}: its affine says nothing about directions; export it again")
     shape = tuple(image.shape)
     if (len(shape) == 4 and shape[3] == 1) or len(shape) == 3:
         amount = 1

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,8 @@ from infosam.data.splits import SPLIT_WORDS
 from infosam.errors import DataError
 
 HEAD_BYTES = 1 << 20
+SHOWN = 6
+OBJECTS = "instances_"
 WANTED = ("images", "annotations", "categories")
 NO_FILE = "lies neither beside the JSON nor in images/ or a folder of the split; put it there, or correct file_name"
 
@@ -38,9 +40,34 @@ class Coco:
             root = root.parent  # as COCO itself comes: the images lie beside that folder
         listed: list[Listed] = []
         notes: list[str] = []
-        for path in _files(source):
-            listed += _File(root, path, options, problems, notes).pairs()
+        paths, others = _chosen(_files(source))
+        if others:
+            notes.append(f"not read: {', '.join(path.name for path in others)}; objects are in {paths[0].name}")
+        files: dict[Path, dict[str, None]] = defaultdict(dict)
+        for path in paths:
+            found = list(_File(root, path, options, problems, notes).pairs())
+            listed += found
+            for pair in found:
+                files[pair.image][path.name] = None
+        if shared := [names for names in files.values() if len(names) > 1]:
+            notes.append(
+                f"{len(shared):,} images are in {' and '.join(shared[0])}, and have a mask from each; if one is a copy "
+                "of the other, remove it"
+            )
         return Listing(root=root, listed=listed, notes=tuple(notes))
+
+
+def _chosen(paths: list[Path]) -> tuple[list[Path], list[Path]]:
+    """The files to read, and those that say other things of the same images: captions_val.json beside
+    instances_val.json."""
+    said = {path.parent / path.name.removeprefix(OBJECTS) for path in paths if path.name.startswith(OBJECTS)}
+    others = [
+        path
+        for path in paths
+        if not path.name.startswith(OBJECTS)
+        and any(path.parent == same.parent and path.name.endswith(f"_{same.name}") for same in said)
+    ]
+    return [path for path in paths if path not in others], others
 
 
 def _files(source: Path) -> list[Path]:
@@ -97,6 +124,7 @@ class _File:
                 by_image[annotation["image_id"]].append(annotation)
         if crowds:
             self.notes.append(f"{self.path.name}: {crowds} annotations of crowds left out: they are not single objects")
+        self._tell_union(content, by_image)
         if blank := len(images) - len(by_image):
             self.notes.append(f"{self.path.name}: {blank} images without such an object left out")
         split = _split_of(self.path.stem) or _split_of(self.path.parent.name)
@@ -147,16 +175,32 @@ class _File:
         """Ids of the chosen categories; None for all."""
         if not self.options.choice.classes:
             return None
-        names = {
-            str(one["name"]): one["id"] for one in self._records(content["categories"], "category", ("id", "name"))
-        }
-        known = {**{str(number): number for number in names.values()}, **names}
+        named: dict[str, set[Any]] = defaultdict(set)
+        for one in self._records(content["categories"], "category", ("id", "name")):
+            named[str(one["name"])].add(one["id"])
+        numbers = {str(number): {number} for ids in named.values() for number in ids}
+        chosen: set[Any] = set()
         for word in self.options.choice.classes:
-            if word not in known:
-                near = difflib.get_close_matches(word, names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(names))}"
+            found = named.get(word) or numbers.get(word)
+            if not found:
+                near = difflib.get_close_matches(word, named, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(named))}"
                 raise DataError(f"{self.path}: --class {word!r} is none of its categories; {hint}")
-        return {known[word] for word in self.options.choice.classes}
+            if found | numbers.get(word, found) != found:
+                raise DataError(f"{self.path}: --class {word!r} is the name of one category and the id of another")
+            chosen |= found
+        return chosen
+
+    def _tell_union(self, content: dict[str, Any], by_image: Mapping[Any, Sequence[Mapping[str, Any]]]) -> None:
+        """A note if objects of several categories become one mask, though nobody said so."""
+        counts = Counter(repr(one["category_id"]) for found in by_image.values() for one in found)
+        if self.options.choice.classes or len(counts) < 2:
+            return
+        names = {repr(one.get("id")): str(one.get("name")) for one in content["categories"] if isinstance(one, dict)}
+        shown = ", ".join(f"{names.get(number, number)} ({count:,})" for number, count in counts.most_common(SHOWN))
+        more = ", ..." if len(counts) > SHOWN else ""
+        text = f"objects of all {len(counts)} categories count: {shown}{more}; choose with --class"
+        self.notes.append(f"{self.path.name}: {text}")
 
     def _records(self, items: Sequence[Any], what: str, keys: Sequence[str]) -> Iterator[dict[str, Any]]:
         """The entries that are complete and whose ids are new; the others are problems."""

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from infosam.data.card import Split
-from infosam.data.formats.names import is_readable, without_suffix
+from infosam.data.formats.names import is_readable
 from infosam.data.pairs import Listed, ReadOptions
 from infosam.data.readers.contract import Listing
-from infosam.data.readers.matching import Rule, find_rule, pair_names
-from infosam.data.readers.series import Names, with_series
+from infosam.data.readers.lists import unread_lists
+from infosam.data.readers.matching import find_rule
+from infosam.data.readers.pairing import Matched, Sides, matched, suggested
+from infosam.data.readers.pictures import folders_in, holds_pictures, pictures_in
+from infosam.data.readers.series import with_series
 from infosam.data.splits import SPLIT_WORDS
 from infosam.errors import DataError
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "inputs", "input", "imagestr")
-MASK_FOLDERS = (
-    "masks", "mask", "labels", "label", "annotations", "annotation", "groundtruth", "ground_truth", "ground truth",
-    "gt", "segmentation", "segmentations", "segmentationclass", "manual", "1st_manual", "labelstr",
-)  # fmt: skip
-Places = tuple[Split | None, Path, Path]  # folder of images and of masks
+IMAGE_WORDS = frozenset(
+    "images image imgs img jpegimages imagestr imagests photos photo inputs input original originals sat".split()
+)
+MASK_WORDS = frozenset(
+    "masks mask labels label annotations annotation groundtruth truth gt gts segmentation segmentations seg manual "
+    "trimaps labelstr labelsts".split()
+)
+SPLIT_PARTS = {**SPLIT_WORDS, "tr": "train", "ts": "test"}  # the latter of nnU-Net: imagesTr, labelsTs
+SHOWN_FILES = 3
+MAX_CHOICES = 4
 
 
 class Folders:
@@ -33,131 +40,172 @@ class Folders:
     )
 
     def fits(self, source: Path) -> bool:
-        return source.is_dir() and bool(_sides(source) or _split_folders(source))
+        return source.is_dir() and bool(_groups(source) or any(_groups(place) for place in _split_folders(source)))
 
     def read(self, source: Path, options: ReadOptions, problems: list[str]) -> Listing:
-        listed: list[Listed] = []
         notes: dict[str, None] = {}
-        for split, images, masks in _places(source, problems, notes):
-            names = with_series(images, pictures_in(images, problems), pictures_in(masks, problems))
-            pairs, rule = matched(images, masks, *names, split, problems)
-            listed += pairs
-            if not rule.plain:
-                notes[f"names matched by a rule: {rule.describe()}"] = None
-        return Listing(root=source, listed=listed, notes=tuple(notes))
+        listed: list[Listed] = []
+        for found in _matches(source, problems, notes):
+            listed += found.listed
+            notes |= dict.fromkeys(found.notes)
+        return Listing(root=source, listed=listed, notes=(*notes, *unread_lists(source)))
 
 
-def _named(folder: Path, names: tuple[str, ...]) -> list[Path]:
-    """Folders directly in this one with such names, the likeliest first."""
-    try:
-        found = [path for path in sorted(folder.iterdir()) if path.name.lower() in names and path.is_dir()]
-    except OSError:
-        return []
-    return sorted(found, key=lambda path: names.index(path.name.lower()))
+@dataclass
+class _Group:
+    """Folders that may hold the images and the masks of one split, or of all."""
+
+    split: Split | None
+    images: list[Path] = field(default_factory=list)
+    masks: list[Path] = field(default_factory=list)
 
 
-def _sides(folder: Path) -> tuple[Path, Path] | None:
-    images, masks = _named(folder, IMAGE_FOLDERS), _named(folder, MASK_FOLDERS)
-    return (images[0], masks[0]) if images and masks else None
+def _words(name: str) -> set[str]:
+    """Words of a name: GroundTruth, ground-truth and 1st_manual have two each."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)} | set(
+        re.findall(r"[a-z]+", name.lower())
+    )
 
 
-def _split_folders(folder: Path) -> list[tuple[Split, Path, Path]]:
-    """train/images with train/masks, and so on."""
-    found = []
-    for place in _named(folder, tuple(SPLIT_WORDS)):
-        if sides := _sides(place):
-            found.append((SPLIT_WORDS[place.name.lower()], *sides))
-    return found
+def _split_in(name: str) -> Split | None:
+    found = {SPLIT_PARTS[word] for word in _words(name) if word in SPLIT_PARTS}
+    return found.pop() if len(found) == 1 else None
 
 
-def _places(source: Path, problems: list[str], notes: dict[str, None]) -> Iterator[Places]:
-    sides = _sides(source)
-    if sides is None:
-        yield from _split_folders(source)
-        return
-    images, masks = sides
-    given = [path for path in sorted(images.iterdir()) if path.is_dir() and path.name.lower() in SPLIT_WORDS]
+def _groups(folder: Path) -> list[_Group]:
+    """Folders directly in this one that are called images or masks in some way, by the split in their names."""
+    inside = folders_in(folder)
+    masks = _with_pictures(path for path in inside if _words(path.name) & MASK_WORDS)
+    images = _with_pictures(path for path in inside if path not in masks and _words(path.name) & IMAGE_WORDS)
+    images = [path for path in images if not _words(path.name) & MASK_WORDS]
+    groups: dict[Split | None, _Group] = {}
+    for path in masks:
+        split = _split_in(path.name)
+        groups.setdefault(split, _Group(split)).masks.append(path)
+    for path in images:
+        split = _split_in(path.name)
+        if split in groups:
+            groups[split].images.append(path)
+    for split, group in groups.items():
+        exact = [path for path in group.images if path.name.lower() in IMAGE_WORDS]
+        group.images = exact if len(exact) == 1 else group.images
+        if not group.images and split:  # train and train_labels
+            group.images = [path for path in inside if SPLIT_WORDS.get(path.name.lower()) == split and _loose(path)]
+    return [group for group in groups.values() if group.images]
+
+
+def _with_pictures(folders: Iterable[Path]) -> list[Path]:
+    """Those with pictures or volumes; all, if none has any, so that a message can say so."""
+    given = list(folders)
+    return [path for path in given if holds_pictures(path)] or given
+
+
+def _split_folders(source: Path) -> list[Path]:
+    return [path for path in folders_in(source) if path.name.lower() in SPLIT_WORDS]
+
+
+def _loose(folder: Path) -> list[Path]:
+    """Pictures directly in a folder."""
+    return [path for path in sorted(folder.iterdir()) if is_readable(path)]
+
+
+def _matches(source: Path, problems: list[str], notes: dict[str, None]) -> Iterator[Matched]:
+    groups = _groups(source)
+    below = {place: found for place in _split_folders(source) if (found := _groups(place))}
+    if groups and below:
+        names = " and ".join(f"{path.name}/" for group in groups for path in (group.images[0], group.masks[0]))
+        raise DataError(
+            f"{source}: holds {names}, and beside them {', '.join(f'{place.name}/' for place in below)} with images "
+            "and masks of their own; which are meant? Import one of these, or move the others away"
+        )
+    read: list[Path] = []
+    for place, found in {source: groups, **below}.items():
+        for group in found:
+            sides = _sides(source, group)
+            read += [sides.images, sides.masks]
+            split = group.split if place == source else SPLIT_WORDS[place.name.lower()]
+            if split is None:
+                yield from _with_splits(sides, problems, notes)
+            else:
+                yield _match(sides, sides.images, sides.masks, split, problems)
+    for place in (source, *below):
+        _tell_unread(place, [*read, *below], notes)
+
+
+def _tell_unread(place: Path, read: list[Path], notes: dict[str, None]) -> None:
+    others = [path for path in folders_in(place) if path not in read and holds_pictures(path)]
+    if others:
+        notes[
+            f"{place}: not read, though there are pictures in it: {', '.join(f'{path.name}/' for path in others)}"
+        ] = None
+
+
+def _sides(source: Path, group: _Group) -> Sides:
+    """The folder of images and that of masks. Raises DataError if there are several, with what to say."""
+    if len(group.images) == len(group.masks) == 1:
+        return Sides(source, group.images[0], group.masks[0])
+    choices = []
+    for images in group.images:
+        for masks in group.masks:
+            sides, names = Sides(source, images, masks), (pictures_in(images, []), pictures_in(masks, []))
+            choices.append(suggested(sides, find_rule(list(names[0]), names[1].keys()), *names))
+    place, kind, several = group.masks[0].parent, "masks", group.masks
+    if len(several) == 1:
+        kind, several = "images", group.images
+    shown = " or ".join(f"{path.name}/" for path in several)
+    raise DataError(
+        f"{place}: which folder holds the {kind}, {shown}? Look into them, and say it with\n  "
+        + "\n  or ".join(choices[:MAX_CHOICES])
+    )
+
+
+def _with_splits(sides: Sides, problems: list[str], notes: dict[str, None]) -> Iterator[Matched]:
+    """Folders of images and masks, with or without those of splits in them."""
+    given = _split_folders(sides.images)
     if not given:
-        yield None, images, masks
+        yield _match(sides, sides.images, sides.masks, None, problems)
         return
-    loose = [path for path in sorted(images.iterdir()) if is_readable(path)]
-    if loose:
+    if loose := _loose(sides.images):
         problems.append(
-            f"{images}: {len(loose)} pictures, such as {loose[0].name}, lie beside the folders "
+            f"{sides.images}: {len(loose)} pictures, such as {loose[0].name}, lie beside the folders "
             f"{', '.join(path.name for path in given)}; move them into one of these"
         )
-    if others := [path.name for path in sorted(images.iterdir()) if path.is_dir() and path not in given]:
-        notes[f"{images}: not read: {', '.join(others)}; only folders named train, val or test are"] = None
+    if others := [path.name for path in folders_in(sides.images) if path not in given]:
+        notes[f"{sides.images}: not read: {', '.join(others)}; only folders named train, val or test are"] = None
+    there = _split_folders(sides.masks)
+    if not there:
+        yield _masks_in_one(sides, given, problems)
+        return
     for place in given:
-        if (masks / place.name).is_dir():
-            yield SPLIT_WORDS[place.name.lower()], place, masks / place.name
+        split = SPLIT_WORDS[place.name.lower()]
+        same = [path for path in there if path.name == place.name]
+        masks = same or [path for path in there if SPLIT_WORDS[path.name.lower()] == split]
+        if masks:
+            yield _match(sides, place, masks[0], split, problems)
         else:
-            problems.append(f"{masks / place.name}: no such folder, but {place} exists; add the masks of this split")
+            problems.append(
+                f"{sides.masks / place.name}: no such folder, but {place} exists; add the masks of this split"
+            )
 
 
-def matched(
-    images: Path, masks: Path, pictures: Names, drawn: Names, split: Split | None, problems: list[str]
-) -> tuple[list[Listed], Rule]:
-    """Pairs of `pictures` below `images` and `drawn` masks below `masks`, and the rule that made them."""
-    for folder, found, kind in ((images, pictures, "images"), (masks, drawn, "masks")):
-        problems += [
-            f"{folder}: {' and '.join(path.name for path in paths)} differ only in their ending, which of the {kind} "
-            "is meant? Remove one"
-            for paths in found.values()
-            if len(paths) > 1
-        ]
-    rule = find_rule(list(pictures), drawn.keys())
-    paired = pair_names(rule, pictures, drawn)
-    listed = [
-        Listed(
-            image_name=str(pictures[name][0]),
-            mask_name=str(drawn[mask][0]),
-            split=split,
-            row=_row(images, pictures[name][0], count),
+def _masks_in_one(sides: Sides, given: list[Path], problems: list[str]) -> Matched:
+    """Images in folders of splits, the masks of all in one folder."""
+    split = {place.name: SPLIT_WORDS[place.name.lower()] for place in given}
+    pictures = {
+        name: paths for name, paths in pictures_in(sides.images, problems).items() if name.split("/")[0] in split
+    }
+    found = matched(sides, pictures, pictures_in(sides.masks, problems), None, problems)
+    listed = [replace(pair, split=split[pair.image.relative_to(sides.images).parts[0]]) for pair in found.listed]
+    return Matched(listed, found.notes)
+
+
+def _match(sides: Sides, images: Path, masks: Path, split: Split | None, problems: list[str]) -> Matched:
+    names = with_series(images, pictures_in(images, problems), pictures_in(masks, problems))
+    if names[0] and not names[1] and not masks.is_symlink():
+        inside = [path.name for path in sorted(masks.iterdir()) if path.is_file()][:SHOWN_FILES]
+        problems.append(
+            f"{masks}: no picture or volume in it, but {', '.join(inside) or 'nothing'}; masks are pictures here: "
+            "export them as PNG, or as COCO JSON"
         )
-        for name, found in paired.items()
-        for count, mask in enumerate(found)
-    ]
-    spare = sorted(drawn.keys() - {mask for found in paired.values() for mask in found})
-    for name, paths in pictures.items():
-        if name in paired:
-            continue
-        near = [mask for mask in spare if mask.startswith(name)] or difflib.get_close_matches(name, spare, n=1)
-        hint = f"; is it {drawn[near[0]][0].name}? Give both the same name" if near else "; add it or remove the image"
-        problems.append(f"{paths[0]}: no mask {_expected(rule, name)}.* in {masks}{hint}")
-    problems += [f"{drawn[name][0]}: mask without an image {name}.* in {images}; remove it" for name in spare]
-    return listed, rule
-
-
-def _expected(rule: Rule, image: str) -> str:
-    name = rule.name_in_image(Path(image).name)
-    return image if name is None or rule.plain else f"{rule.mask_before}{name}{rule.mask_after}"
-
-
-def _row(images: Path, path: Path, count: int) -> str:
-    """Unique, though an image may have several masks."""
-    name = path.relative_to(images).as_posix()
-    return name if count == 0 else f"{name} (mask {count + 1})"
-
-
-def pictures_in(folder: Path, problems: list[str]) -> Names:
-    """Pictures in a folder and below it by their path without ending, sorted; links to folders are followed once."""
-    found: Names = {}
-    seen: set[str] = set()
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions") from error
-
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
-        real = os.path.realpath(place)
-        if real in seen:
-            problems.append(f"{place}: a link to a folder that was already read; remove the link")
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        for name in sorted(files):
-            path = Path(place, name)
-            if is_readable(path):
-                found.setdefault(without_suffix(path.relative_to(folder)).as_posix(), []).append(path)
-    return dict(sorted(found.items()))
+        return Matched([], ())
+    return matched(Sides(sides.source, images, masks), *names, split, problems)

@@ -44,12 +44,20 @@ class HuggingFace:
         root = source if source.is_dir() else source.parent
         listed: list[Listed] = []
         moves = _moves(source)
+        notes: dict[str, None] = {}
         for split, path in _files(source):
             try:
-                listed += _listed(root, _Table(path), split, options, problems, moves)
+                table = _Table(path)
+                roles = _roles(table, options)
+                listed += _listed(root, table, split, roles, problems, moves)
             except READ_ERRORS as error:
                 raise DataError(f"{path}: not a readable Arrow or Parquet file ({error}); write it again") from error
-        return Listing(root=root, listed=listed)
+            if others := [name for name in _picture_columns(table.schema) if name not in roles]:
+                notes[
+                    f"images are in column {roles[0]!r}, masks in {roles[1]!r}; not read: {', '.join(others)}. Choose "
+                    "with --image-column and --mask-column"
+                ] = None
+        return Listing(root=root, listed=listed, notes=tuple(notes))
 
 
 def _files(source: Path) -> list[tuple[Split | None, Path]]:
@@ -181,11 +189,11 @@ def _listed(
     root: Path,
     table: _Table,
     split: Split | None,
-    options: ReadOptions,
+    roles: tuple[str, str],
     problems: list[str],
     moves: Mapping[str, Mapping[str, str]],
 ) -> Iterator[Listed]:
-    image, mask = _roles(table, options)
+    image, mask = roles
     small = [column.name for column in table.schema if _is_word(column.type)]
     for number, (group, offset, cells) in enumerate(table.rows([f"{image}.path", f"{mask}.path", *small]), start=1):
         row = f"{table.path.relative_to(root)}:{number}"
@@ -241,12 +249,18 @@ def _roles(table: _Table, options: ReadOptions) -> tuple[str, str]:
     """Names of the columns of images and masks. Raises DataError if they cannot be told."""
     pictures = _picture_columns(table.schema)
 
-    def choose(option: str, wanted: str, known: tuple[str, ...], taken: str | None) -> str:
-        for name in (wanted, *known):
-            if name in pictures and name != taken:
-                return name
-        shown = ", ".join(pictures) or "none"
-        raise DataError(f"{table.path}: which column holds it? Columns with pictures: {shown}; name one with {option}")
+    def choose(what: str, option: str, wanted: str, known: tuple[str, ...], taken: str | None) -> str:
+        if wanted in pictures:
+            return wanted
+        likely = [name for name in known if name in pictures and name != taken]
+        if len(likely) == 1:
+            return likely[0]
+        shown = ", ".join(likely or pictures) or "none"
+        several = ", ".join(column.name for column in table.schema if pa.types.is_list(column.type))
+        hint = f" ({several}: lists, of which each picture needs a row of its own)" if several else ""
+        raise DataError(
+            f"{table.path}: which column holds the {what}? Columns with pictures: {shown}{hint}; name one with {option}"
+        )
 
-    image = choose("--image-column", options.image_column, IMAGE_COLUMNS, None)
-    return image, choose("--mask-column", options.mask_column, MASK_COLUMNS, image)
+    image = choose("images", "--image-column", options.image_column, IMAGE_COLUMNS, None)
+    return image, choose("masks", "--mask-column", options.mask_column, MASK_COLUMNS, image)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,8 +19,8 @@ from infosam.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 LIKELY_COLUMNS = {
-    "image": ["img", "images", "image_path", "path", "file"],
-    "label": ["mask", "masks", "labels", "annotation"],
+    "image": ["img", "images", "image_path", "path", "file", "file_name", "filename", "image_file", "sat_image_path"],
+    "label": ["mask", "masks", "labels", "annotation", "mask_path", "mask_file_name", "mask_file", "segmentation"],
 }
 Cells = Mapping[str, str]
 
@@ -41,19 +42,60 @@ class Lists:
         if source.is_dir():
             files = [*_per_split(source)]
         listed: list[Listed] = []
+        notes = [*_not_read(source, {path for _, path in files})] if source.is_dir() else []
         for split, path in files:
+            elsewhere: dict[str, str] | None = None
             for row, cells in _rows(path, options):
+                if elsewhere is None:
+                    elsewhere = _elsewhere(path.parent, cells, options)
+                    notes += [
+                        f"{path.name}: {start!r}, with which paths begin, is not here and was left out"
+                        for start in dict.fromkeys(elsewhere.values())
+                    ]
                 try:
-                    listed.append(_listed(path.parent, cells, options, split, row))
+                    listed.append(_listed(path.parent, cells, options, split, row, elsewhere))
                 except DataError as problem:
                     problems.append(str(problem))
-        notes = _not_read(source, {path for _, path in files}) if source.is_dir() else ()
-        return Listing(root=source if source.is_dir() else source.parent, listed=listed, notes=notes)
+        return Listing(root=source if source.is_dir() else source.parent, listed=listed, notes=tuple(notes))
+
+
+def _elsewhere(root: Path, cells: Cells, options: ReadOptions) -> dict[str, str]:
+    """Of each column of paths the folders with which its first path begins, if they are those of another machine, or
+    lead to the list: what comes after them is there. Paths with '..' are left as they are."""
+    found = {}
+    for column in (options.image_column, options.mask_column):
+        text = cells[column].strip()
+        parts = text.split("/")
+        with suppress(OSError, ValueError):  # a name that no file can have
+            if not text or ".." in parts or (root / text).exists():
+                continue
+            for start in range(1, len(parts)):
+                rest = "/".join(parts[start:])
+                if rest and not rest.startswith("/") and (root / rest).is_file():
+                    found[column] = text.removesuffix(rest)
+                    break
+    return found
+
+
+def unread_lists(folder: Path) -> tuple[str, ...]:
+    """A note about lists in a folder whose pictures were paired by their names: one of them may say splits, patients,
+    or which masks count."""
+    others = _lists_in(folder)
+    if not others:
+        return ()
+    shown = ", ".join(path.name for path in others)
+    return (f"not read: {shown}; pictures were paired by their names. If it lists images and masks, import it itself",)
+
+
+def _lists_in(folder: Path) -> list[Path]:
+    return [
+        path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    ]
 
 
 def _not_read(folder: Path, read: set[Path]) -> tuple[str, ...]:
     """A note about lists that lie beside those of the splits, such as the several lists of test images of AutoGluon."""
-    others = [path.name for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES and path not in read]
+    others = [path.name for path in _lists_in(folder) if path not in read]
     if not others:
         return ()
     named = ", ".join(path.name for path in sorted(read))
@@ -61,15 +103,19 @@ def _not_read(folder: Path, read: set[Path]) -> tuple[str, ...]:
 
 
 def _per_split(folder: Path) -> list[tuple[Split, Path]]:
-    found: list[tuple[Split, Path]] = []
-    for split in SPLITS:
-        paths = [folder / f"{split}{suffix}" for suffix in SUFFIXES]
-        found += [(split, path) for path in paths if path.is_file() and not _embeds_pictures(path)][:1]
-    return found
+    """The lists that are called after splits: train.csv, Validation.csv; of several for one split the first."""
+    found: dict[Split, Path] = {}
+    for path in sorted(
+        _lists_in(folder), key=lambda path: (SUFFIXES.index(path.suffix.lower()), path.stem not in SPLITS)
+    ):
+        split = SPLIT_WORDS.get(path.stem.lower())
+        if split and path.is_file() and not _embeds_pictures(path):
+            found.setdefault(split, path)
+    return [(split, found[split]) for split in SPLITS if split in found]
 
 
 def _embeds_pictures(path: Path) -> bool:
-    return path.suffix == ".parquet" and not _has_only_paths(path)
+    return path.suffix.lower() == ".parquet" and not _has_only_paths(path)
 
 
 def _has_only_paths(path: Path) -> bool:
@@ -124,15 +170,20 @@ def _check_columns(path: Path, columns: list[str], options: ReadOptions) -> None
             option = {"image": "--image-column", "label": "--mask-column"}[role]
             hints.append(f"did you mean {close[0]!r} for {name!r}? Say {option} {close[0]!r}.")
     if len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
-        hints = ["separate the columns with commas"]
-    advice = " ".join(hints) or "the first line must be: image,label"
+        hints = ["separate the columns with commas" + ", or name the file .tsv" * ("\t" in columns[0])]
+    advice = (
+        " ".join(hints)
+        or "the first line must be: image,label; to pair pictures by their names, say --images and --masks"
+    )
     raise DataError(f"{path}: no column {' and no column '.join(map(repr, missing.values()))}; found {found}; {advice}")
 
 
-def _listed(root: Path, cells: Cells, options: ReadOptions, split: Split | None, row: str) -> Listed:
+def _listed(
+    root: Path, cells: Cells, options: ReadOptions, split: Split | None, row: str, elsewhere: Mapping[str, str]
+) -> Listed:
     paths = []
     for what, column in (("image", options.image_column), ("label", options.mask_column)):
-        text = cells[column].strip()
+        text = cells[column].strip().removeprefix(elsewhere.get(column, ""))
         if not text:
             raise DataError(f"{row}: column {column!r} is empty; fill it in or remove the row")
         paths.append(inside(root, text, row, what))

@@ -120,6 +120,10 @@ def _rules_of(image: str, mask: str) -> Iterable[Rule]:
         first += 1
     image_before, image_after = "".join(left[: run.a + first]), "".join(left[run.a + last :])
     mask_before, mask_after = "".join(right[: run.b + first]), "".join(right[run.b + last :])
+    if mask_after.startswith(image_after):  # what both have belongs to the name: a (1), a (1)_mask
+        image_after, mask_after = "", mask_after[len(image_after) :]
+    if mask_before.endswith(image_before):
+        image_before, mask_before = "", mask_before[: len(mask_before) - len(image_before)]
     yield Rule(False, image_before, image_after, mask_before, mask_after)
     if re.search(r"\D\d+$", mask_after) and not image_after:
         yield Rule(True, image_before, image_after, mask_before, re.sub(r"\d+$", "", mask_after))

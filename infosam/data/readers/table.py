@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from infosam.data.pairs import ReadOptions
 from infosam.data.readers.beside import Beside
 from infosam.data.readers.coco import Coco
 from infosam.data.readers.contract import Reader
 from infosam.data.readers.folders import Folders
 from infosam.data.readers.huggingface import HuggingFace
 from infosam.data.readers.lists import Lists
+from infosam.data.readers.patterns import EXAMPLE, Patterns
+from infosam.data.readers.pictures import folders_in
 from infosam.errors import DataError
 
 # Most telling first: a folder of images and masks may hold a list of them, and a data set's folder a stray picture.
 READERS: tuple[Reader, ...] = (HuggingFace(), Lists(), Coco(), Folders(), Beside())
 SHOWN_NAMES = 10
+SHOWN_FOLDERS = 3
+LOOKED_AT = 20  # folders below one that is not understood
 
 
 def understood() -> str:
@@ -23,11 +28,13 @@ def understood() -> str:
     return "expected one of: " + "; ".join([*(reader.layout for reader in READERS), files])
 
 
-def choose_reader(source: Path) -> Reader:
+def choose_reader(source: Path, options: ReadOptions | None = None) -> Reader:
     """The reader of a source. Raises DataError if there is no such source or nobody understands it."""
     try:
         if not source.exists():
             raise DataError(f"{source}: no such file or folder; {understood()}")
+        if options and (options.images is not None or options.masks is not None):
+            return Patterns()
         for reader in READERS:
             if reader.fits(source):
                 return reader
@@ -36,7 +43,20 @@ def choose_reader(source: Path) -> Reader:
         raise DataError(f"{source}: cannot be opened ({error.strerror}); check its permissions") from error
     if inside is None:
         raise DataError(f"{source}: not a list, annotation file or data set that is understood; {understood()}")
+    below = _understood_below(source)
     lists = [name for name in inside if name.lower().endswith((".csv", ".tsv", ".json"))]
-    hint = f"; did you mean {source / lists[0]}?" if lists else ""
+    near = below or [source / name for name in lists[:1]]
+    hint = f"; did you mean {' or '.join(map(str, near))}?" if near else ";"
+    hint += f" Say where images and masks lie, {EXAMPLE} (NAME: what both have in common)"
     shown = ", ".join(inside[:SHOWN_NAMES]) + (", ..." if len(inside) > SHOWN_NAMES else "") or "nothing"
     raise DataError(f"{source}: no data set found in it (it holds {shown}){hint}; {understood()}")
+
+
+def _understood_below(source: Path) -> list[Path]:
+    """Folders up to two levels down that are understood: a data set inside a data set's folder, or one of its parts."""
+    level = folders_in(source)[:LOOKED_AT]
+    for _ in range(2):
+        if found := [folder for folder in level if any(reader.fits(folder) for reader in READERS)]:
+            return found[:SHOWN_FOLDERS]
+        level = [below for folder in level for below in folders_in(folder)][:LOOKED_AT]
+    return []

@@ -199,6 +199,11 @@ def test_a_row_with_missing_cells_is_listed(csv_set: Path) -> None:
     assert "val.csv:2: column 'label' is empty" in message_of(csv_set)
 
 
+def test_an_image_that_is_its_own_mask_is_refused(csv_set: Path) -> None:
+    (csv_set / "test.csv").write_text("image,label\nmasks/test_0.png,masks/test_0.png\n")
+    assert "test.csv:2: image and mask are the same file" in message_of(csv_set)
+
+
 def test_a_repeated_row_is_refused(csv_set: Path) -> None:
     with (csv_set / "train.csv").open("a") as file:
         file.write("images/../images/train_1.png,masks/train_1.png\n")
@@ -242,6 +247,7 @@ def test_two_images_of_one_name_are_refused(folder_set: Path) -> None:
 
 def test_pictures_beside_split_folders_are_refused(folder_set: Path) -> None:
     (folder_set / "images" / "train").mkdir()
+    (folder_set / "masks" / "val").mkdir()
     message = message_of(folder_set)
     assert "20 pictures" in message
     assert "masks/train: no such folder" in message

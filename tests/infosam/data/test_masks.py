@@ -34,8 +34,8 @@ def test_true_and_false_are_values_too() -> None:
 def test_a_part_means_what_the_whole_means() -> None:
     background = np.ones((4, 5), np.uint8)
     assert objects_of(background, MaskChoice(), MASK, distinct(background))[0].all()
-    assert not objects_of(background, MaskChoice(), MASK, whole=(1.0, 2.0))[0].any()
-    assert objects_of(background + 1, MaskChoice(), MASK, whole=(1.0, 2.0))[0].all()
+    assert not objects_of(background, MaskChoice(), MASK, whole=(1.0, 255.0))[0].any()
+    assert objects_of(background * 255, MaskChoice(), MASK, whole=(1.0, 255.0))[0].all()
 
 
 def test_a_value_of_a_label_map_is_one_object_in_every_part() -> None:
@@ -51,3 +51,12 @@ def test_a_value_of_a_label_map_is_one_object_in_every_part() -> None:
 def test_a_part_of_a_mask_with_many_values_is_refused_though_it_has_two() -> None:
     with pytest.raises(Unusable, match="3 different values"):
         objects_of(np.eye(4, dtype=np.uint8), MaskChoice(), MASK, whole=(0.0, 1.0, 2.0))
+
+
+@pytest.mark.parametrize(
+    ("values", "objects"),
+    [((0, 1, 2, 255), 2), ((0, 15, 255), 1), ((0, 1, 255), 1), ((0, 64, 128, 255), 3), ((0, 127, 255), 2)],
+)
+def test_the_borders_of_label_maps_are_no_objects(values: tuple[int, ...], objects: int) -> None:
+    drawn = np.repeat(np.array(values, np.uint8), 8).reshape(-1, 4)
+    assert len(objects_of(drawn, SINGLY, MASK, distinct(drawn))) == objects

@@ -33,7 +33,7 @@ def palette_mask() -> Image.Image:
         Image.fromarray(HALF),
         Image.fromarray(HALF * 255),
         Image.fromarray(HALF * 200),
-        Image.fromarray(HALF + 1),
+        Image.fromarray(HALF * 253 + 1),
         Image.fromarray(HALF.astype(bool)),
         Image.fromarray(HALF.astype(np.uint16) * 65535),
         Image.fromarray(np.repeat(HALF[:, :, None] * 255, 3, axis=2)),
@@ -42,7 +42,7 @@ def palette_mask() -> Image.Image:
         Image.fromarray(np.stack([HALF * 255, HALF * 0 + 255], axis=2), mode="LA"),
         palette_mask(),
     ],
-    ids=["0-1", "0-255", "0-200", "1-2", "bilevel", "16-bit", "grey-rgb", "red-rgb", "rgba", "la", "palette"],
+    ids=["0-1", "0-255", "0-200", "1-254", "bilevel", "16-bit", "grey-rgb", "red-rgb", "rgba", "la", "palette"],
 )
 def test_masks_of_two_values_are_read_in_any_mode(tmp_path: Path, image: Path, mask: Image.Image) -> None:
     mask.save(tmp_path / "mask.png")
@@ -105,6 +105,24 @@ def test_a_label_map_is_refused(tmp_path: Path, image: Path) -> None:
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8) % 3).save(tmp_path / "mask.png")
     with pytest.raises(Unusable, match=r"3 different values \(0, 1, 2\).*one mask per object or class"):
         read_pair(image, tmp_path / "mask.png")
+
+
+def test_two_values_without_background_are_a_question(tmp_path: Path, image: Path) -> None:
+    """1 may be the object and 2 the background, as in the trimaps of Oxford's pets."""
+    Image.fromarray(HALF + 1).save(tmp_path / "mask.png")
+    with pytest.raises(Unusable, match=r"values 1 and 2 and no 0.*--class 2 or --class 1"):
+        read_pair(image, tmp_path / "mask.png")
+    colours = np.stack([HALF * 90 + 9] * 2 + [HALF], axis=2)
+    Image.fromarray(colours).save(tmp_path / "mask.png")
+    with pytest.raises(Unusable, match="--class '#636301' or --class '#090900'"):
+        read_pair(image, tmp_path / "mask.png")
+
+
+def test_an_image_that_only_shows_its_mask_is_refused(tmp_path: Path) -> None:
+    for name, pixels in (("image", (1 - HALF) * 255), ("mask", HALF)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    with pytest.raises(Unusable, match="drawing of its own mask"):
+        read_pair(tmp_path / "image.png", tmp_path / "mask.png")
 
 
 def test_a_transparent_mask_is_refused(tmp_path: Path, image: Path) -> None:

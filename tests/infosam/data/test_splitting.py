@@ -76,6 +76,21 @@ def test_given_splits_can_be_forgotten(csv_set: Path) -> None:
     assert any("seed 5" in note for note in drawn.notes)
 
 
+def test_folders_that_may_be_patients_are_told(tmp_path: Path, write_pair: Callable[..., None]) -> None:
+    for patient in "abc":
+        for number in range(3):
+            write_pair(tmp_path / "set", f"x/{number}{patient}")
+            for kind in ("images", "masks"):
+                (tmp_path / "set" / kind / patient).mkdir(exist_ok=True)
+                (tmp_path / "set" / kind / "x" / f"{number}{patient}.png").rename(
+                    tmp_path / "set" / kind / patient / f"{number}.png"
+                )
+    told = "images lie in 3 folders, such as images/a"
+    assert any(told in note for note in discover(tmp_path / "set").notes)
+    grouped = discover(tmp_path / "set", splitting=Splitting(group="([^/]+)/[^/]*$"))
+    assert not any(told in note for note in grouped.notes)
+
+
 def test_a_rule_for_names_is_told(tmp_path: Path) -> None:
     found = discover(beside(tmp_path / "road"))
     assert any("NAME_sat.* belongs to mask NAME_mask.*" in note for note in found.notes)

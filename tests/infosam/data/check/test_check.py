@@ -73,7 +73,7 @@ def test_it_is_found_and_nothing_else(kind: str, clean: Path, monkeypatch: pytes
 
 
 def test_every_kind_is_found_by_some_test() -> None:
-    elsewhere = {"leak", "bomb", "size-rotated", "mask-jpeg"}  # below, and in test_malformed.py
+    elsewhere = {"leak", "bomb", "size-rotated", "mask-jpeg", "mask-void"}  # below, and in test_malformed.py
     assert KINDS.keys() == SPOILS.keys() | elsewhere
     assert files.PAIR_CHECKS.keys() <= KINDS.keys()
     assert whole.WHOLE_CHECKS.keys() <= KINDS.keys()
@@ -99,6 +99,14 @@ def test_all_bits_of_a_deep_picture_are_well(clean: Path, tmp_path: Path) -> Non
     deep(16)(clean)
     assert found_in(clean) == {"sixteen-bit": ["1.png: mode RGB;16"]}
     assert mended(clean, tmp_path / "out").findings == ()
+
+
+def test_borders_that_are_no_objects_are_told(clean: Path) -> None:
+    drawn = disc(value=1)
+    drawn[0] = 255
+    Image.fromarray(drawn).save(clean / "masks/train/1.png")
+    singly = ReadOptions(choice=MaskChoice(instances=True))
+    assert found_in(clean, options=singly)["mask-void"] == ["1.png: 255 beside labels from 0 to 1"]
 
 
 def test_one_class_for_each_image_is_told(clean: Path) -> None:

@@ -146,6 +146,7 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
     "damaged": lambda source: (source / "images/train/1.png").write_bytes(encoded(pixels(1))[:200]),
     "dark": deep(12),
     "size": replace_mask(disc(32)),
+    "own-mask": replace_image(lambda: Image.fromarray(disc())),
     "mask-alpha": replace_mask(Image.new("RGBA", (SIDE, SIDE), (255, 255, 255, 9))),
     "mask-smeared": smeared(),
     "mask-values": replace_mask(np.repeat(np.arange(SIDE, dtype=np.uint8)[None], SIDE, axis=0)),

@@ -87,7 +87,7 @@ def test_arrays_of_an_archive_are_told_by_their_names(tmp_path: Path) -> None:
 
 
 def test_a_mask_of_an_ordinary_picture(tmp_path: Path) -> None:
-    source = source_of(tmp_path, truth(0), np.where(truth(0), 2, 1))
+    source = source_of(tmp_path, truth(0), np.where(truth(0), 255, 1))
     for number in range(3):
         (source / f"images/a{number}.npy").unlink()
         (source / f"images/a{number}.png").write_bytes(encoded(pixels(number)))

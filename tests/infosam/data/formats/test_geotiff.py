@@ -89,7 +89,7 @@ def test_tiles_lie_where_their_names_say(tmp_path: Path) -> None:
 def test_what_values_mean_is_decided_on_the_whole_mask(tmp_path: Path) -> None:
     """With 1 as background a tile that holds nothing else is empty, not full."""
     mask = np.ones((HIGH, WIDE), np.uint8)
-    mask[:10, :10] = 2
+    mask[:10, :10] = 255
     source = source_of(tmp_path, scene(HIGH, WIDE), mask)
     found = discover(source, ReadOptions(parts=PartOptions(tile=25, slices="all"))).pairs
     areas = sorted(int(open_pair(pair)[0].mask.sum()) for pair in found)

@@ -9,8 +9,9 @@ import pytest
 from small_sources import SIZE, encoded, pixels, truth
 from small_volumes import LPS, intensities, labels, nifti, write_nifti
 
-from infosam.data.formats.nifti import plane_of
+from infosam.data.formats.nifti import open_volume, plane_of
 from infosam.data.manifest import discover, list_pairs
+from infosam.data.masks import Unusable
 from infosam.data.pairs import MaskChoice, Pair, PartOptions, ReadOptions
 from infosam.data.pixels import open_both
 from infosam.errors import DataError
@@ -246,3 +247,14 @@ def test_volumes_are_opened_once_and_not_for_every_slice(tmp_path: Path, monkeyp
     for pair in pairs:
         open_both(pair)
     assert len(opened) == len(set(opened))
+
+
+def test_an_axis_without_a_direction_is_refused(tmp_path: Path) -> None:
+    """Two axes that are almost one, though the affine can be inverted."""
+    image = nibabel.Nifti1Image(np.zeros((4, 4, 4), np.int16), None)
+    affine = np.eye(4)
+    affine[:2, 1] = 1.0, 1e-20
+    image.header.set_sform(affine, code=2)
+    nibabel.save(image, tmp_path / "a.nii")
+    with pytest.raises(Unusable, match="says nothing about directions"):
+        open_volume(tmp_path / "a.nii", "image", PartOptions())

@@ -128,6 +128,36 @@ def test_one_file_of_a_folder_finds_the_images_beside_it(source: Path) -> None:
     assert len(discover(source / "annotations" / "instances.json").pairs) == 6
 
 
+def test_all_categories_of_one_name_are_chosen(source: Path) -> None:
+    content: Any = coco_content()
+    content["categories"] = [{"id": number, "name": name} for number, name in ((1, "cat"), (7, "cat"), (9, "1"))]
+    for annotation, number in zip(content["annotations"], (1, 7, 9, 1, 7, 7), strict=True):
+        annotation["category_id"] = number
+    written(source, content)
+    assert len(discover(source, ReadOptions(choice=MaskChoice(classes=("cat",)))).pairs) == 5
+    with pytest.raises(DataError, match="'1' is the name of one category and the id of another"):
+        discover(source, ReadOptions(choice=MaskChoice(classes=("1",))))
+    assert "objects of all 3 categories count: cat (3), cat (2), 1 (1)" in " ".join(discover(source).notes)
+
+
+def test_what_else_is_said_of_the_same_images_is_not_read(source: Path) -> None:
+    content: Any = coco_content()
+    written(source, content, "instances_val.json")
+    (source / "annotations" / "instances.json").unlink()
+    captions = {"images": content["images"], "annotations": [{"id": 1, "image_id": 1, "caption": "a box"}]}
+    (source / "annotations" / "captions_val.json").write_text(json.dumps(captions))
+    found = discover(source)
+    assert len(found.pairs) == 6
+    assert "not read: captions_val.json" in found.notes[0]
+
+
+def test_images_in_two_files_are_told(source: Path) -> None:
+    written(source, coco_content(), "instances (1).json")
+    found = discover(source)
+    assert len(found.pairs) == 12
+    assert "6 images are in instances (1).json and instances.json" in found.notes[0]
+
+
 BAD_SHAPES = {
     "only a box": [],
     "short outline": [[1, 2, 3, 4]],

@@ -113,6 +113,18 @@ def test_unknown_columns_are_named_with_the_option(tmp_path: Path) -> None:
     assert len(discover(tmp_path, ReadOptions(image_column="before", mask_column="after")).pairs) == 3
 
 
+def test_other_columns_of_pictures_are_told_and_two_of_masks_are_a_question(tmp_path: Path) -> None:
+    columns = pictures(range(3))
+    columns["depth"] = columns["img"]
+    found = discover(hub_file(tmp_path, "train.parquet", columns))
+    assert "images are in column 'img', masks in 'mask'; not read: depth" in found.notes[0]
+    columns["annotation"] = columns["mask"]
+    hub_file(tmp_path, "train.parquet", columns)
+    with pytest.raises(DataError, match=r"which column holds the masks.*mask, annotation; name one with --mask-column"):
+        discover(tmp_path)
+    assert len(discover(tmp_path, ReadOptions(mask_column="annotation")).pairs) == 3
+
+
 def test_a_cell_without_a_picture_is_an_unusable_row(tmp_path: Path) -> None:
     columns = pictures(range(4))
     columns["mask"][0] = {"bytes": None, "path": None}
