@@ -243,7 +243,7 @@ class Review:
         if self._seen and self._empty == self._seen:
             raise DataError(
                 f"{source}: all {self._seen} masks are empty (no foreground pixel), so there is nothing to learn; "
-                "check that the label column names the masks and that objects are not stored as 0"
+                "check that the label column names the masks and that objects are neither stored as 0 nor as no data"
             )
         if self.problems:
             raise problems_error(source, self.problems)
