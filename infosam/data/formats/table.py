@@ -24,7 +24,7 @@ from infosam.data.formats import (
 )
 from infosam.data.formats.contract import Stack
 from infosam.data.masks import Unusable
-from infosam.data.pairs import Listed, MaskChoice, PartOptions, ReadOptions
+from infosam.data.pairs import PICTURE_SUFFIXES, Listed, MaskChoice, PartOptions, ReadOptions
 from infosam.data.pixels import PICTURE_ERRORS, open_picture_file, read_bytes
 
 
@@ -52,7 +52,8 @@ def image_source(pair: Listed, options: ReadOptions) -> Source | None:
         if names.has_suffix(path, names.NIFTI_SUFFIXES):
             return Source(("image", path), lambda: nifti.open_volume(path, "image", parts))
         if names.has_suffix(path, names.ARRAY_SUFFIXES):
-            return Source(("image", path), lambda: arrays.open_array(path, "image", parts))
+            drawn = _shape_of_mask(pair)
+            return Source(("image", path, drawn), lambda: arrays.open_array(path, "image", parts, drawn))
         if names.is_dicom(path):
             series, chosen = dicom.open_file(path, "image", windowed=windowed)
             key = ("series", path.parent, series.frames[0].series, series.size)
@@ -96,6 +97,21 @@ def mask_source(pair: Listed, options: ReadOptions, image: Stack | None) -> Sour
     if image is None:
         return None
     return Source(("drawing", pair.mask_content or path), lambda: picture.open_mask(pair, options.choice))
+
+
+def _shape_of_mask(pair: Listed) -> tuple[int, ...] | None:
+    """That of an array or a picture, by its header where it has one; None for others."""
+    if pair.mask_content is not None:
+        return None
+    if names.has_suffix(pair.mask, names.ARRAY_SUFFIXES):
+        return arrays.shape_of(pair.mask)
+    if pair.mask.suffix.lower() not in PICTURE_SUFFIXES:
+        return None
+    try:
+        with open_picture_file(pair.mask) as image:
+            return (image.height, image.width)
+    except PICTURE_ERRORS:
+        return None
 
 
 def check_there(path: Path, kind: str) -> None:
