@@ -11,6 +11,7 @@ from pathlib import Path
 
 from infosam.data.card import SPLITS, Split
 from infosam.data.formats.parts import in_parts
+from infosam.data.kinship import kin_apart
 from infosam.data.pairs import SHOWN_PROBLEMS, Listed, Pair, ReadOptions
 from infosam.data.pixels import Unusable, open_drawing, open_pair
 from infosam.data.readers.contract import Listing
@@ -89,6 +90,8 @@ def discover(
     splits.update(known)
     pairs = [_settled(pair, splits[pair.key]) for pair in listed]
     pairs.sort(key=lambda pair: SPLITS.index(pair.split))  # stable: within a split the order of the source stays
+    if kin := kin_apart(pairs):
+        drawn += (f"{kin}: scores may be of what was trained on; --group '{kin.pattern}' keeps them in one split",)
     return Found(root=listing.root, pairs=pairs, notes=(*notes, *drawn), options=options)
 
 
