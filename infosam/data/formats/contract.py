@@ -54,6 +54,7 @@ class Stack(ABC):
     space: str | None = None  # what these coordinates are of, if the file says
     levels: Levels | None = None  # None: to be measured on all pictures
     inverted: bool = False  # low values are bright
+    unplaced: str | None = None  # to be told if slices of a mask do not say where they lie
     remark: str | None = None  # what was decided by itself, and is to be told
 
     @abstractmethod

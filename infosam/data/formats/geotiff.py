@@ -153,9 +153,13 @@ class _Place(Stack):
 
 def _tags(path: Path) -> dict[int, Any] | bool:
     """The header of a TIFF; False for other files and damaged ones, True for a TIFF that Pillow cannot read."""
+    if not has_suffix(path, TIFF_SUFFIXES):
+        return False
     try:
+        if not path.is_file():
+            return False  # a pipe would never end
         with path.open("rb") as file:
-            if not has_suffix(path, TIFF_SUFFIXES) or file.read(4) not in MAGIC:
+            if file.read(4) not in MAGIC:
                 return False
         with quiet(), open_picture_file(path) as image:
             return dict(image.tag_v2) if isinstance(image, TiffImagePlugin.TiffImageFile) else {}

@@ -63,6 +63,8 @@ def pages_of(path: Path) -> list[int]:
     if not has_suffix(path, TIFF_SUFFIXES):
         return []
     try:
+        if not path.is_file():
+            return []  # a pipe would never end
         with quiet(), open_picture_file(path) as image:
             if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.n_frames < 2:
                 return []

@@ -107,6 +107,8 @@ class _Cutter:
         _check_fit(pair, image, mask)
         self.used |= image.stack.uses
         self.remarks |= {remark for remark in (image.stack.remark, mask.stack.remark) if remark is not None}
+        if image.stack.unplaced is not None and mask.stack.affine is None and mask.stack.plane:
+            self.remarks.add(image.stack.unplaced)
         if image.stack.plane in PLANES:
             self.planes[image.stack.plane] += 1
         parts = boxes(image.stack.size, self.options.parts.tile, self.options.parts.overlap)
@@ -194,6 +196,9 @@ def _values_in(
             raise Unusable(text, "mask-values")
         if len(found[-1]) == max(map(len, found)):
             richest = values
+    if any(np.isnan(value) for value in whole):
+        reason = "the mask has pixels that are no numbers (NaN)"
+        raise Unusable(f"{pair.mask}: {reason}; save them as 0, with np.nan_to_num", "mask-values")
     if richest.dtype == np.bool_:
         return (0.0, 1.0), [1.0 in values for values in found]
     chosen = set(object_values(sorted(whole), choice, pair.mask, richest))

@@ -22,6 +22,7 @@ from infosam.data.formats import (
     pages,
     picture,
 )
+from infosam.data.formats.channels import Channels, channels_of, open_channels
 from infosam.data.formats.contract import Stack
 from infosam.data.masks import Unusable
 from infosam.data.pairs import PICTURE_SUFFIXES, Listed, MaskChoice, PartOptions, ReadOptions
@@ -50,6 +51,9 @@ def image_source(pair: Listed, options: ReadOptions) -> Source | None:
         if names.has_suffix(path, names.VOLUME_SUFFIXES):
             check_there(path, "image")
         if names.has_suffix(path, names.NIFTI_SUFFIXES):
+            channels = channels_of(path) if parts.bands else []
+            if channels:
+                return Source(("image", path), lambda: open_channels(channels, parts))
             return Source(("image", path), lambda: nifti.open_volume(path, "image", parts))
         if names.has_suffix(path, names.ARRAY_SUFFIXES):
             drawn = _shape_of_mask(pair)
@@ -75,6 +79,9 @@ def mask_source(pair: Listed, options: ReadOptions, image: Stack | None) -> Sour
     """Of the mask of an opened image; None for an ordinary mask of an ordinary picture. Raises as `image_source`."""
     parts, path = options.parts, pair.mask
     like = image.affine if image is not None and image.sliced else None
+    if isinstance(image, nifti.Volume | Channels) and _unplaced(path, image):
+        reason = "a mask without coordinates does not say how it lies in a NIfTI volume"
+        raise Unusable(f"{path}: {reason}; save it as NIfTI with the affine of {pair.image.name}", "format")
     if pair.mask_content is None:
         if os.path.isdir(path):
             files = names.dicoms_in(path)
@@ -99,6 +106,12 @@ def mask_source(pair: Listed, options: ReadOptions, image: Stack | None) -> Sour
     return Source(("drawing", pair.mask_content or path), lambda: picture.open_mask(pair, options.choice))
 
 
+def _unplaced(path: Path, image: Stack) -> bool:
+    """Whether a mask fits the slices of a volume without saying which way round."""
+    picture_of_one = image.count == 1 and path.suffix.lower() in PICTURE_SUFFIXES
+    return picture_of_one or names.has_suffix(path, names.ARRAY_SUFFIXES)
+
+
 def _shape_of_mask(pair: Listed) -> tuple[int, ...] | None:
     """That of an array or a picture, by its header where it has one; None for others."""
     if pair.mask_content is not None:
@@ -108,6 +121,8 @@ def _shape_of_mask(pair: Listed) -> tuple[int, ...] | None:
     if pair.mask.suffix.lower() not in PICTURE_SUFFIXES:
         return None
     try:
+        if not pair.mask.is_file():
+            return None  # a pipe would never end
         with open_picture_file(pair.mask) as image:
             return (image.height, image.width)
     except PICTURE_ERRORS:

@@ -10,6 +10,7 @@ from pathlib import Path
 from infosam.data.card import Split
 from infosam.data.formats.names import is_readable, without_suffix
 from infosam.data.pairs import Listed, ReadOptions
+from infosam.data.readers.channels import with_channels
 from infosam.data.readers.contract import Listing
 from infosam.data.readers.matching import Rule, find_rule, pair_names
 from infosam.data.readers.series import Names, with_series
@@ -39,8 +40,10 @@ class Folders:
         listed: list[Listed] = []
         notes: dict[str, None] = {}
         for split, images, masks in _places(source, problems, notes):
-            names = with_series(images, pictures_in(images, problems), pictures_in(masks, problems))
-            pairs, rule = matched(images, masks, *names, split, problems)
+            pictures, drawn = with_series(images, pictures_in(images, problems), pictures_in(masks, problems))
+            pictures, said = with_channels(pictures, drawn)
+            notes |= dict.fromkeys(said)
+            pairs, rule = matched(images, masks, pictures, drawn, split, problems)
             listed += pairs
             if not rule.plain:
                 notes[f"names matched by a rule: {rule.describe()}"] = None
