@@ -56,7 +56,7 @@ class Array(Stack):
 def open_array(path: Path, role: Role, parts: PartOptions, drawn: tuple[int, ...] | None = None) -> Array:
     """The array of a file; of several in an npz the one whose name says the role. `drawn` is the shape of the mask of
     an image, which tells slices from bands. Raises Unusable."""
-    array = _load(path, role)
+    array = load(path, role)
     if array.dtype.kind not in "biuf":
         raise Unusable(
             f"{path}: the {role} holds {array.dtype}, not plain numbers; save it as uint8, uint16 or float32"
@@ -111,12 +111,14 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
 def shape_of(path: Path) -> tuple[int, ...] | None:
     """That of a mask; None if it cannot be read, which opening it explains."""
     try:
-        return _load(path, "mask").shape
+        return load(path, "mask").shape
     except (Unusable, OSError):
         return None
 
 
-def _load(path: Path, role: Role) -> NDArray[np.generic]:
+def load(path: Path, role: Role, name: str | None = None) -> NDArray[np.generic]:
+    """An array as it was saved; of an archive the one with this name, else the one whose name says the role. Raises
+    Unusable."""
     with reading(path, role), path.open("rb") as file:
         head = file.read(len(NPY_MARK))
         file.seek(0)
@@ -128,7 +130,7 @@ def _load(path: Path, role: Role) -> NDArray[np.generic]:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
             else:
                 with np.load(file, allow_pickle=False) as archive:
-                    array = archive[_name(archive.files, path, role)]
+                    array = archive[name or _name(archive.files, path, role)]
         except ValueError as error:
             if "object" not in str(error).lower():
                 raise

@@ -34,7 +34,7 @@ class Folders:
     )
 
     def fits(self, source: Path) -> bool:
-        return source.is_dir() and bool(_sides(source) or _split_folders(source))
+        return source.is_dir() and bool(sides_of(source) or _split_folders(source))
 
     def read(self, source: Path, options: ReadOptions, problems: list[str]) -> Listing:
         listed: list[Listed] = []
@@ -59,7 +59,8 @@ def _named(folder: Path, names: tuple[str, ...]) -> list[Path]:
     return sorted(found, key=lambda path: names.index(path.name.lower()))
 
 
-def _sides(folder: Path) -> tuple[Path, Path] | None:
+def sides_of(folder: Path) -> tuple[Path, Path] | None:
+    """The folders of images and of masks in a folder."""
     images, masks = _named(folder, IMAGE_FOLDERS), _named(folder, MASK_FOLDERS)
     return (images[0], masks[0]) if images and masks else None
 
@@ -68,13 +69,13 @@ def _split_folders(folder: Path) -> list[tuple[Split, Path, Path]]:
     """train/images with train/masks, and so on."""
     found = []
     for place in _named(folder, tuple(SPLIT_WORDS)):
-        if sides := _sides(place):
+        if sides := sides_of(place):
             found.append((SPLIT_WORDS[place.name.lower()], *sides))
     return found
 
 
 def _places(source: Path, problems: list[str], notes: dict[str, None]) -> Iterator[Places]:
-    sides = _sides(source)
+    sides = sides_of(source)
     if sides is None:
         yield from _split_folders(source)
         return

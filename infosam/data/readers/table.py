@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from infosam.data.readers.array_sets import ArraySets
 from infosam.data.readers.beside import Beside
+from infosam.data.readers.cases import Cases
 from infosam.data.readers.coco import Coco
 from infosam.data.readers.contract import Reader
 from infosam.data.readers.folders import Folders
@@ -13,7 +15,7 @@ from infosam.data.readers.lists import Lists
 from infosam.errors import DataError
 
 # Most telling first: a folder of images and masks may hold a list of them, and a data set's folder a stray picture.
-READERS: tuple[Reader, ...] = (HuggingFace(), Lists(), Coco(), Folders(), Beside())
+READERS: tuple[Reader, ...] = (HuggingFace(), Lists(), Coco(), Folders(), ArraySets(), Beside(), Cases())
 SHOWN_NAMES = 10
 
 
