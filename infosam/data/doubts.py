@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from infosam.data.card import Split
 from infosam.data.pairs import Listed
 from infosam.data.readers.contract import Listing
 
@@ -24,28 +24,31 @@ def _half_grouped(listed: Sequence[Listed], group: str | None) -> Iterator[str]:
 
 
 def _one_mask_for_many(listing: Listing) -> Iterator[str]:
-    images: dict[Path, set[Path]] = defaultdict(set)
+    images: dict[str, str] = {}
+    several: dict[str, set[str]] = {}
     for pair in listing.listed:
         if pair.mask_content is None:
-            images[pair.mask].add(pair.image)
-    shared = {mask: len(found) for mask, found in images.items() if len(found) > 1}
-    if shared:
-        mask = max(shared, key=lambda mask: shared[mask])
+            first = images.setdefault(pair.mask_name, pair.image_name)
+            if first != pair.image_name:
+                several.setdefault(pair.mask_name, {first}).add(pair.image_name)
+    if several:
+        mask = max(several, key=lambda mask: len(several[mask]))
         yield (
-            f"{len(shared):,} masks are listed for several images, such as {mask.relative_to(listing.root)} for "
-            f"{shared[mask]:,}; right only where these show the same thing at the same place"
+            f"{len(several):,} masks are listed for several images, such as {Path(mask).relative_to(listing.root)} for "
+            f"{len(several[mask]):,}; right only where these show the same thing at the same place"
         )
 
 
 def folders_drawn_apart(root: Path, listed: Sequence[Listed]) -> tuple[str, ...]:
-    """About pairs whose splits are drawn image by image though images lie in folders, perhaps one for each patient."""
-    free = {
-        pair.image_name for pair in listed if pair.split is None and pair.group is None and pair.image_content is None
-    }
-    folders = Counter(map(os.path.dirname, free))
-    if not 1 < len(folders) < len(free):
+    """About pairs with drawn splits, if folders of images, perhaps one for each patient, are in more than one."""
+    folders: dict[str, set[Split | None]] = {}
+    for pair in listed:
+        if pair.group is None and pair.image_content is None:
+            folders.setdefault(os.path.dirname(pair.image_name), set()).add(pair.split)
+    apart = [folder for folder, splits in folders.items() if len(splits) > 1]
+    if len(folders) < 2 or not apart:
         return ()
-    name = Path(min(folders)).relative_to(root).as_posix()
+    name = Path(min(apart)).relative_to(root).as_posix()
     return (
         f"images lie in {len(folders):,} folders, such as {name}: if each is a patient, video or scene, say --group "
         "'([^/]+)/[^/]*$', or what is trained on is much like what is scored",

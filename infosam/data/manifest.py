@@ -14,6 +14,7 @@ from stat import S_ISREG
 from infosam.data.card import SPLITS, Split
 from infosam.data.doubts import doubts_of, folders_drawn_apart
 from infosam.data.formats.parts import in_parts
+from infosam.data.kinship import kin_apart
 from infosam.data.masks import shown_value
 from infosam.data.pairs import SHOWN_PROBLEMS, Listed, Pair, ReadOptions
 from infosam.data.pixels import Unusable, open_drawing, open_pair
@@ -80,18 +81,21 @@ def discover(
     if options.choice.classes or splitting.stratify:
         listed, shares, more = _with_shares(listed, options)
         notes += more
-    splits, drawn = _splits(source, listing.root, listed, splitting, shares, settled(listed) if settled else {})
+    splits, drawn = _splits(source, listed, splitting, shares, settled(listed) if settled else {})
     pairs = []
     for place, pair in enumerate(listed):
         pairs.append(_settled(pair, splits[pair.key]))
         listed[place] = pairs[-1]  # one of the two is enough: there may be millions
     pairs.sort(key=lambda pair: SPLITS.index(pair.split))  # stable: within a split the order of the source stays
+    if kin := kin_apart(pairs):
+        drawn += (f"{kin}: scores may be of what was trained on; --group '{kin.pattern}' keeps them in one split",)
+    elif drawn:
+        drawn += folders_drawn_apart(listing.root, pairs)
     return Found(root=listing.root, pairs=pairs, notes=(*notes, *drawn), options=options)
 
 
 def _splits(
     source: Path,
-    root: Path,
     listed: Sequence[Listed],
     splitting: Splitting,
     shares: dict[str, float],
@@ -107,7 +111,6 @@ def _splits(
     for key, name in names.items():
         shares[name] = max(shares.get(name, 0.0), shares.get(key, 0.0))
     splits, drawn = complete_splits(source, by_key, seed=splitting.seed, shares=shares if splitting.stratify else None)
-    drawn += folders_drawn_apart(root, to_draw) if drawn else ()
     splits.update({key: splits[name] for key, name in names.items()})
     splits.update(known)
     return splits, (*notes, *drawn)
@@ -287,7 +290,7 @@ class Review:
         if self._seen and self._empty == self._seen:
             raise DataError(
                 f"{source}: all {self._seen} masks are empty (no foreground pixel), so there is nothing to learn; "
-                "check that the label column names the masks and that objects are not stored as 0"
+                "check that the label column names the masks and that objects are neither stored as 0 nor as no data"
             )
         if self.problems:
             raise problems_error(source, self.problems)

@@ -18,6 +18,8 @@ from infosam.data.pixels import Drawing, Picture, open_both
 
 HUGE_PX = 16_000_000
 INVERTED_BORDER = 0.9  # share of border pixels that are object
+FAINT_SPAN, FAINT_PERCENT = 16, (1, 99)  # of 255: what nearly all pixels of a picture lie in
+FAINT_PX = 256  # looked at along each side
 SURVIVING = 0.5  # of the area of an object, at the resolution of the model's masks
 MIB = 1 << 20
 HASH_SIDE, GREY_SIDE = 8, 16
@@ -119,6 +121,15 @@ def _huge(opened: Opened) -> str:
     return f"{opened.pair.image.name}: {width} x {height} px, {height * width * 4 / MIB:.0f} MiB once decoded"
 
 
+def _faint(opened: Opened) -> str:
+    rgb = opened.picture.rgb
+    step = max(1, max(rgb.shape[:2]) // FAINT_PX)
+    low, high = np.percentile(rgb[::step, ::step], FAINT_PERCENT)
+    if high - low >= FAINT_SPAN:
+        return ""
+    return f"{opened.pair.image.name}: nearly all of its values, as they are shown, are {low:.0f} to {high:.0f} of 255"
+
+
 def _sixteen_bit(opened: Opened) -> str:
     mode = opened.picture.mode
     return f"{opened.pair.image.name}: mode {mode}" if mode in ("I", "F") or ";16" in mode else ""
@@ -164,6 +175,7 @@ PAIR_CHECKS: Mapping[str, Callable[[Opened], str]] = {
     "inverted": _inverted,
     "thin": _thin,
     "huge": _huge,
+    "faint": _faint,
     "sixteen-bit": _sixteen_bit,
     "cmyk": _cmyk,
     "alpha": _alpha,

@@ -57,6 +57,13 @@ _ALL = (
     Kind("mask-smeared", "error", "JPEG changes values at edges", "threshold at 127, save as PNG", fix=True),
     Kind("mask-values", "error", "which value is the object is not known", "choose with --class, or one mask each"),
     Kind("blank", "error", "nothing to learn from, and nothing to prompt", "draw it, remove it, or --allow-empty"),
+    Kind("kin", "warning", "scores may be of patients or scenes trained on", "keep each in one split with --group"),
+    Kind(
+        "faint",
+        "warning",
+        "nothing to be seen: a few bright pixels, or a window of the scanner, set the range",
+        "choose the range with --window (TIFF, volumes), or clip the values and save 8 bits",
+    ),
     Kind("full", "warning", "the whole picture is the object: often a wrong export", "look at the mask"),
     Kind("inverted", "warning", "the border is the object: colours may be swapped", "look at it; swap 0 and 255"),
     Kind("thin", "warning", "most of it is thinner than a pixel of the model's mask", "cut into tiles: --tile 1024"),

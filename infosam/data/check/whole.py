@@ -10,6 +10,7 @@ import numpy as np
 
 from infosam.data.card import SPLITS
 from infosam.data.check.files import Facts
+from infosam.data.kinship import kin_apart
 from infosam.data.manifest import leaks_in
 from infosam.data.pairs import Listed
 
@@ -52,6 +53,11 @@ Said = Iterator[tuple[int | None, str]]  # position of the pair, or None for the
 
 def _leaks(whole: Whole) -> Said:
     yield from leaks_in(whole.listed)
+
+
+def _kin(whole: Whole) -> Said:
+    if kin := kin_apart(whole.listed):
+        yield None, f"{kin}; --group '{kin.pattern}' keeps them in one split"
 
 
 def _same(whole: Whole, *, across: bool) -> Said:
@@ -135,6 +141,7 @@ def _split_shift(whole: Whole) -> Said:
 
 WHOLE_CHECKS: Mapping[str, Callable[[Whole], Said]] = {
     "leak": _leaks,
+    "kin": _kin,
     "duplicate": lambda whole: _same(whole, across=True),
     "repeated": lambda whole: _same(whole, across=False),
     "near-duplicate": _near,

@@ -19,9 +19,12 @@ NAMES: dict[Role, tuple[str, ...]] = {
     "mask": ("label", "labels", "mask", "masks", "gt", "gts", "seg", "y"),
 }
 SHAPES = {
-    "image": "(H, W), (H, W, 3), (N, H, W) or (N, H, W, 3)",
+    "image": "(H, W), (H, W, 3), (3, H, W), (N, H, W), (N, H, W, 3) or (N, 3, H, W)",
     "mask": "(H, W) or (N, H, W)",
 }
+COLOURS = (3, 4)  # bands in the last axis; with 4 the last one is transparency or infrared
+SLICES_LAST = "arrays whose last axis is much shorter, or alone not square, are read as rows x columns x slices"
+SLICES_FIRST = "arrays that are square nowhere are read as slices x rows x columns; if slices are last, use np.moveaxis"
 
 
 class Array(Stack):
@@ -29,7 +32,10 @@ class Array(Stack):
 
     uses = frozenset({"bands", "window"})
 
-    def __init__(self, array: NDArray[np.generic], bands: tuple[int, ...], *, colour: bool) -> None:
+    def __init__(
+        self, array: NDArray[np.generic], bands: tuple[int, ...], *, colour: bool, remark: str | None = None
+    ) -> None:
+        self.remark = remark
         self._array = array if array.ndim == 3 + colour else array[None]
         self._channels = [band - 1 for band in bands] if colour else []
         self.count = int(self._array.shape[0])
@@ -47,26 +53,72 @@ class Array(Stack):
         return np.asarray(part)
 
 
-def open_array(path: Path, role: Role, parts: PartOptions) -> Array:
-    """The array of a file; of several in an npz the one whose name says the role. Raises Unusable."""
-    array = _load(path, role)
+def open_array(path: Path, role: Role, parts: PartOptions, drawn: tuple[int, ...] | None = None) -> Array:
+    """The array of a file; of several in an npz the one whose name says the role. `drawn` is the shape of the mask of
+    an image, which tells slices from bands. Raises Unusable."""
+    array = load(path, role)
     if array.dtype.kind not in "biuf":
         raise Unusable(
             f"{path}: the {role} holds {array.dtype}, not plain numbers; save it as uint8, uint16 or float32"
         )
-    if array.ndim > 2 and array.shape[-1] == 1:
-        array = array[..., 0]
-    colour = role == "image" and array.ndim > 2 and array.shape[-1] == 3
+    found = array.shape
+    array, colour, remark = arranged(array, role, drawn)
     if array.ndim not in (2 + colour, 3 + colour) or 0 in array.shape:
-        shape = shape_text(array.shape)
-        raise Unusable(f"{path}: the {role} has the shape {shape}; expected {SHAPES[role]}, colours last")
-    bands = chosen_bands(parts.bands if role == "image" else (), 3 if colour else 1, path)
+        raise Unusable(f"{path}: the {role} has the shape {shape_text(found)}; expected {SHAPES[role]}")
+    available = array.shape[-1] if colour else 1
+    bands = chosen_bands(parts.bands if role == "image" else (), available, path)
     if role == "mask" and array.dtype == np.bool_:
         array = array.view(np.uint8)  # with values, --class and --instances mean the same as in other masks
-    return Array(array, bands or (1, 2, 3), colour=colour)
+    return Array(array, bands or ((1, 2, 3) if available > 2 else (1,)), colour=colour, remark=remark)
 
 
-def _load(path: Path, role: Role) -> NDArray[np.generic]:
+def arranged(
+    array: NDArray[np.generic], role: Role, drawn: tuple[int, ...] | None
+) -> tuple[NDArray[np.generic], bool, str | None]:
+    """An array with slices first and bands last, whether it has bands, and what is to be told of a guess."""
+    if array.ndim > 2 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim == 4 and array.shape[1] == 1:
+        array = array[:, 0]
+    if role == "image" and array.ndim > 2:
+        axis = bands_axis(array.shape, drawn)
+        if axis is not None:
+            return np.moveaxis(array, axis, -1), True, None
+    if array.ndim != 3 or min(array.shape) <= 1:
+        return array, False, None
+    first, rows, last = array.shape
+    if first == rows != last or 2 * last <= min(first, rows):
+        return np.moveaxis(array, -1, 0), False, SLICES_LAST
+    told = rows == last != first or 2 * first <= min(rows, last)
+    return array, False, None if told else SLICES_FIRST
+
+
+def bands_axis(shape: tuple[int, ...], drawn: tuple[int, ...] | None) -> int | None:
+    """Which axis of an image holds bands: the one its mask lacks, else one as long as colours are many. None: none."""
+    last = len(shape) - 1
+    for axis in (last, last - 2):
+        if drawn is not None and _sides(shape[:axis] + shape[axis + 1 :]) == _sides(drawn):
+            return axis
+    if shape[-1] in COLOURS:
+        return last
+    return 1 if len(shape) == 4 and shape[1] in COLOURS else None
+
+
+def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(side for side in shape if side > 1)
+
+
+def shape_of(path: Path) -> tuple[int, ...] | None:
+    """That of a mask; None if it cannot be read, which opening it explains."""
+    try:
+        return load(path, "mask").shape
+    except (Unusable, OSError):
+        return None
+
+
+def load(path: Path, role: Role, name: str | None = None) -> NDArray[np.generic]:
+    """An array as it was saved; of an archive the one with this name, else the one whose name says the role. Raises
+    Unusable."""
     with reading(path, role), path.open("rb") as file:
         head = file.read(len(NPY_MARK))
         file.seek(0)
@@ -78,7 +130,7 @@ def _load(path: Path, role: Role) -> NDArray[np.generic]:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
             else:
                 with np.load(file, allow_pickle=False) as archive:
-                    array = archive[_name(archive.files, path, role)]
+                    array = archive[name or _name(archive.files, path, role)]
         except ValueError as error:
             if "object" not in str(error).lower():
                 raise

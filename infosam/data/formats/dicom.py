@@ -45,6 +45,7 @@ class Series(Stack):
         self.levels = _levels(self.frames)
         self._curve = None if windowed else _curve(self.frames)
         self.affine = _affine(self.frames)
+        self.unplaced = _backwards(self.frames)
 
     def values(self, index: int, box: Box, step: int = 1) -> NDArray[np.generic]:
         frame = self.frames[index]
@@ -58,7 +59,12 @@ class Series(Stack):
         functions = library("pydicom.pixels", EXTRA, frame.path)
         with reading(frame.path, self._kind):
             values = in_units(pixels, frame.brightness, header, functions)
-            return values if self._curve is None else along(values, self._curve, header, functions)
+            if self._curve is not None:
+                values = along(values, self._curve, header, functions)
+        if frame.padding is None or self.levels == KEPT:
+            return values
+        nothing = np.greater_equal(pixels, frame.padding[0]) & np.less_equal(pixels, frame.padding[1])
+        return np.where(nothing, np.nan, values) if nothing.any() else values
 
 
 def _levels(frames: Sequence[Frame]) -> Levels | None:
@@ -81,6 +87,16 @@ def _remark(frames: Sequence[Frame]) -> str | None:
     if len({(frame.brightness.window, frame.brightness.curve) for frame in frames}) == 1:
         return None
     return "DICOM windows that change from slice to slice are not taken; --window chooses one"
+
+
+def _backwards(frames: Sequence[Frame]) -> str | None:
+    orders = [frame.order for frame in frames if frame.order is not None]
+    if len(set(orders)) < len(frames) or len(frames) < 2 or orders != sorted(orders, reverse=True):
+        return None
+    return (
+        "masks without coordinates have their slices in the order of positions, from feet to head; in some of these "
+        "series InstanceNumber runs the other way, so look at the masks on their pictures"
+    )
 
 
 def _affine(frames: Sequence[Frame]) -> NDArray[np.float64] | None:

@@ -36,7 +36,7 @@ TAGS = [
     *GROUP_OF, "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence", "SOPClassUID", "SOPInstanceUID",
     "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "InstanceNumber", "NumberOfFrames", "Rows", "Columns",
     "BitsAllocated", "PhotometricInterpretation", "PixelRepresentation", "ModalityLUTSequence", "VOILUTSequence",
-    "FrameOfReferenceUID",
+    "FrameOfReferenceUID", "PixelPaddingValue", "PixelPaddingRangeLimit",
 ]  # fmt: skip
 _READING = Lock()  # pydicom's switch for warnings is one for all threads
 
@@ -59,6 +59,7 @@ class Frame:
     brightness: Brightness
     bits: int
     inverted: bool
+    padding: tuple[int, int] | None = None  # lowest and highest stored value that stands for nothing
 
 
 def read_dataset(path: Path, kind: str, **options: Any) -> Any:
@@ -121,7 +122,15 @@ def _frame(dataset: Any, path: Path, number: int, size: tuple[int, int]) -> Fram
         brightness=brightness_of(lambda name: attribute(dataset, name, number)),
         bits=int(dataset.get("BitsAllocated") or 16),
         inverted=dataset.get("PhotometricInterpretation") == "MONOCHROME1",
+        padding=_padding(dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")),
     )
+
+
+def _padding(value: Any, limit: Any) -> tuple[int, int] | None:
+    if not isinstance(value, int):
+        return None
+    ends = (value, limit if isinstance(limit, int) else value)
+    return min(ends), max(ends)
 
 
 def attribute(dataset: Any, name: str, number: int) -> Any:

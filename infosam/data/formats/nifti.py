@@ -42,7 +42,7 @@ class Volume(Stack):
         self._path, self._kind, self._image, self._turn, self._bands = path, kind, image, turn, bands
         self._lock = Lock()
         self._voxels: NDArray[np.generic] | None = None
-        shape = image.shape[:3]
+        shape = _three(image.shape)[:3]
         width, height, self.count = (int(shape[int(axis)]) for axis in np.argsort(turn[:, 0]))
         self.size = (height, width)
         self.plane = plane
@@ -69,6 +69,7 @@ class Volume(Stack):
             if self._voxels is None:
                 with reading(self._path, self._kind):
                     raw = np.asanyarray(self._image.dataobj.get_unscaled())
+                    raw = raw.reshape(_three(raw.shape))
                     self._voxels = orientations.apply_orientation(raw, self._turn)
             return self._voxels
 
@@ -82,12 +83,11 @@ def open_volume(
     orientations = library("nibabel.orientations", EXTRA, path)
     with reading(path, kind, nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError):
         image = nibabel.load(path)
-        if not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
+        usable = np.isfinite(image.affine).all() and np.linalg.det(image.affine[:3, :3]) != 0
+        own = orientations.io_orientation(image.affine) if usable else np.full((3, 2), np.nan)
+        if np.isnan(own).any():  # of axes that are almost none
             raise Unusable(f"{path}: its affine says nothing about directions; export it again")
-        own = orientations.io_orientation(image.affine)
-        if np.isnan(own).any():  # two axes are almost one
-            raise Unusable(f"{path}: its affine says nothing about directions; export it again")
-    shape = tuple(image.shape)
+    shape = _three(image.shape)
     if (len(shape) == 4 and shape[3] == 1) or len(shape) == 3:
         amount = 1
     elif len(shape) == 4 and kind == "image":
@@ -100,16 +100,25 @@ def open_volume(
         raise Unusable(f"{path}: holds {image.dataobj.dtype}, not plain numbers; save grey values", "format")
     bands = chosen_bands(parts.bands if kind == "image" else (), amount, path) or (1,)
     if like is None:
-        plane = parts.axis if parts.axis != "auto" else plane_of(image.affine)
+        plane = parts.axis if parts.axis != "auto" else plane_of(image.affine, shape)
         wanted = orientations.axcodes2ornt(PLANES[plane])
     else:
         plane, wanted = "", orientations.io_orientation(like)
     return Volume(path, kind, image, orientations.ornt_transform(own, wanted), plane, bands)
 
 
-def plane_of(affine: NDArray[np.float64]) -> str:
-    """The plane in which a volume was taken: across the coarsest voxels; axial if they are about as fine as others."""
+def _three(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a volume, also of a single picture."""
+    return (*shape, 1) if len(shape) == 2 else tuple(shape)
+
+
+def plane_of(affine: NDArray[np.float64], shape: tuple[int, ...] = ()) -> str:
+    """The plane in which a volume was taken: its only one, or across the coarsest voxels; axial if they are about as
+    fine as others."""
     steps = affine[:3, :3]
+    single = [axis for axis, length in enumerate(shape[:3]) if length == 1]
+    if len(single) == 1:
+        return ("sagittal", "coronal", "axial")[int(np.argmax(np.abs(steps[:, single[0]])))]
     lengths = np.linalg.norm(steps, axis=0)
     coarsest = int(np.argmax(lengths))
     if lengths[coarsest] < THICK * max(np.delete(lengths, coarsest)):

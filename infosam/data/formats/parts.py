@@ -17,7 +17,7 @@ from infosam.data.formats.levels import levels_of, to_8_bit
 from infosam.data.formats.names import without_suffix
 from infosam.data.formats.nifti import PLANES
 from infosam.data.formats.shelf import Shelf
-from infosam.data.formats.table import Source, image_source, mask_source, same_place
+from infosam.data.formats.table import Source, image_source, mask_source, pictures_apart, same_place
 from infosam.data.formats.tiles import boxes
 from infosam.data.masks import Unusable, distinct, object_values
 from infosam.data.pairs import Labels, Listed, MaskChoice, PartOptions, ReadOptions
@@ -82,6 +82,8 @@ class _Cutter:
         image = None if image_from is None else self._opened(image_from)
         mask_from = mask_source(pair, self.options, None if image is None else image.stack)
         if mask_from is None:
+            if pictures_apart(pair):
+                raise _elsewhere(pair)
             yield pair
         elif image is None:
             yield self._drawn(pair, self._opened(mask_from))
@@ -97,13 +99,16 @@ class _Cutter:
             raise _other_size(pair, (*mask.stack.size[::-1], len(mask.chosen)), "is one picture")
         place = (mask.chosen[0], Box(0, 0, *mask.stack.size))
         whole, _ = _values_in(pair, mask.stack, [place], self.options.choice)
+        if mask.stack.remark is not None:
+            self.remarks.add(mask.stack.remark)
         return replace(pair, mask_content=partial(_mask_of, self.shelf, mask.source, place, whole))
 
     def _cut(self, pair: Listed, image: _File, mask: _File) -> Iterator[Listed]:
         _check_fit(pair, image, mask)
         self.used |= image.stack.uses
-        if image.stack.remark is not None:
-            self.remarks.add(image.stack.remark)
+        self.remarks |= {remark for remark in (image.stack.remark, mask.stack.remark) if remark is not None}
+        if image.stack.unplaced is not None and mask.stack.affine is None and mask.stack.plane:
+            self.remarks.add(image.stack.unplaced)
         if image.stack.plane in PLANES:
             self.planes[image.stack.plane] += 1
         parts = boxes(image.stack.size, self.options.parts.tile, self.options.parts.overlap)
@@ -153,10 +158,15 @@ def _check_fit(pair: Listed, image: _File, mask: _File) -> None:
     several = max(len(image.chosen), len(mask.chosen)) > 1
     left, right = ((*one.stack.size[::-1], *[len(one.chosen)] * several) for one in (image, mask))
     if left != right:
-        raise _other_size(pair, right, f"{shape_text(left)}")
+        paged = "; its pages are read as slices, --bands 1 takes the first for the picture"
+        raise _other_size(pair, right, shape_text(left) + paged * (image.stack.plane == "page"))
     if len(image.chosen) == image.stack.count and not same_place(image.stack, mask.stack):
-        reason = f"by their own coordinates the mask lies elsewhere than {pair.image.name}"
-        raise Unusable(f"{pair.mask}: {reason}; save it on the grid of the image", "size")
+        raise _elsewhere(pair)
+
+
+def _elsewhere(pair: Listed) -> Unusable:
+    reason = f"by their own coordinates the mask lies elsewhere than {pair.image.name}"
+    return Unusable(f"{pair.mask}: {reason}; save it on the grid of the image", "size")
 
 
 def _other_size(pair: Listed, shape: tuple[int, ...], wanted: str) -> Unusable:
@@ -186,6 +196,9 @@ def _values_in(
             raise Unusable(text, "mask-values")
         if len(found[-1]) == max(map(len, found)):
             richest = values
+    if any(np.isnan(value) for value in whole):
+        reason = "the mask has pixels that are no numbers (NaN)"
+        raise Unusable(f"{pair.mask}: {reason}; save them as 0, with np.nan_to_num", "mask-values")
     if richest.dtype == np.bool_:
         return (0.0, 1.0), [1.0 in values for values in found]
     chosen = set(object_values(sorted(whole), choice, pair.mask, richest))

@@ -10,10 +10,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from infosam.data.formats import arrays, dicom, dicom_contours, dicom_header, dicom_seg, geotiff, names, nifti, picture
+from infosam.data.formats import (
+    arrays,
+    dicom,
+    dicom_contours,
+    dicom_header,
+    dicom_seg,
+    geotiff,
+    names,
+    nifti,
+    pages,
+    picture,
+)
+from infosam.data.formats.channels import Channels, channels_of, open_channels
 from infosam.data.formats.contract import Stack
 from infosam.data.masks import Unusable
-from infosam.data.pairs import Listed, MaskChoice, ReadOptions
+from infosam.data.pairs import PICTURE_SUFFIXES, Listed, MaskChoice, PartOptions, ReadOptions
 from infosam.data.pixels import PICTURE_ERRORS, open_picture_file, read_bytes
 
 
@@ -39,15 +51,24 @@ def image_source(pair: Listed, options: ReadOptions) -> Source | None:
         if names.has_suffix(path, names.VOLUME_SUFFIXES):
             check_there(path, "image")
         if names.has_suffix(path, names.NIFTI_SUFFIXES):
+            channels = channels_of(path) if parts.bands else []
+            if channels:
+                return Source(("image", path), lambda: open_channels(channels, parts))
             return Source(("image", path), lambda: nifti.open_volume(path, "image", parts))
         if names.has_suffix(path, names.ARRAY_SUFFIXES):
-            return Source(("image", path), lambda: arrays.open_array(path, "image", parts))
+            drawn = _shape_of_mask(pair)
+            return Source(("image", path, drawn), lambda: arrays.open_array(path, "image", parts, drawn))
         if names.is_dicom(path):
             series, chosen = dicom.open_file(path, "image", windowed=windowed)
             key = ("series", path.parent, series.frames[0].series, series.size)
             return Source(key, lambda: dicom.open_file(path, "image", windowed=windowed)[0], chosen)
-        asked = parts.bands or parts.window or (parts.tile and _larger(pair, parts.tile))
-        if geotiff.is_scene(path) or (asked and geotiff.is_raw(path, "image")):
+        scene = geotiff.is_scene(path)
+        if found := pages.pages_of(path):
+            if scene and not geotiff.is_grey(path):
+                text = f"{path}: has {len(found)} pages of several bands each; save every page as a file of its own"
+                raise Unusable(text, "format")
+            return Source(("image", path), lambda: pages.open_pages(path, "image", found, parts))
+        if scene or (_asked(pair, parts) and geotiff.is_raw(path, "image")):
             return Source(("image", path), lambda: geotiff.open_scene(path, "image", parts))
     if parts.tile and _larger(pair, parts.tile):
         return Source(("picture", pair.image_content or path), lambda: picture.open_image(pair))
@@ -58,6 +79,9 @@ def mask_source(pair: Listed, options: ReadOptions, image: Stack | None) -> Sour
     """Of the mask of an opened image; None for an ordinary mask of an ordinary picture. Raises as `image_source`."""
     parts, path = options.parts, pair.mask
     like = image.affine if image is not None and image.sliced else None
+    if isinstance(image, nifti.Volume | Channels) and _unplaced(path, image):
+        reason = "a mask without coordinates does not say how it lies in a NIfTI volume"
+        raise Unusable(f"{path}: {reason}; save it as NIfTI with the affine of {pair.image.name}", "format")
     if pair.mask_content is None:
         if os.path.isdir(path):
             files = names.dicoms_in(path)
@@ -73,11 +97,36 @@ def mask_source(pair: Listed, options: ReadOptions, image: Stack | None) -> Sour
             return Source(("mask", path), lambda: arrays.open_array(path, "mask", parts))
         if names.is_dicom(path):
             return _dicom_mask(path, image, options.choice)
-        if image is not None and geotiff.is_raw(path, "mask"):
+        if found := pages.pages_of(path):
+            return Source(("mask", path), lambda: pages.open_pages(path, "mask", found, parts))
+        if geotiff.is_raw(path, "mask") if image is not None else geotiff.hides_values(path):
             return Source(("mask", path), lambda: geotiff.open_scene(path, "mask", parts))
     if image is None:
         return None
     return Source(("drawing", pair.mask_content or path), lambda: picture.open_mask(pair, options.choice))
+
+
+def _unplaced(path: Path, image: Stack) -> bool:
+    """Whether a mask fits the slices of a volume without saying which way round."""
+    picture_of_one = image.count == 1 and path.suffix.lower() in PICTURE_SUFFIXES
+    return picture_of_one or names.has_suffix(path, names.ARRAY_SUFFIXES)
+
+
+def _shape_of_mask(pair: Listed) -> tuple[int, ...] | None:
+    """That of an array or a picture, by its header where it has one; None for others."""
+    if pair.mask_content is not None:
+        return None
+    if names.has_suffix(pair.mask, names.ARRAY_SUFFIXES):
+        return arrays.shape_of(pair.mask)
+    if pair.mask.suffix.lower() not in PICTURE_SUFFIXES:
+        return None
+    try:
+        if not pair.mask.is_file():
+            return None  # a pipe would never end
+        with open_picture_file(pair.mask) as image:
+            return (image.height, image.width)
+    except PICTURE_ERRORS:
+        return None
 
 
 def check_there(path: Path, kind: str) -> None:
@@ -100,6 +149,11 @@ def _dicom_mask(path: Path, image: Stack | None, choice: MaskChoice) -> Source:
     return Source(("mask", path, id(image)), lambda: dicom_contours.open_contours(path, image, choice))
 
 
+def _asked(pair: Listed, parts: PartOptions) -> bool:
+    """Whether the user wants more of a picture than what everybody sees in it."""
+    return bool(parts.bands or parts.window) or (parts.tile is not None and _larger(pair, parts.tile))
+
+
 def _larger(pair: Listed, tile: int) -> bool:
     """Whether a picture is to be cut. Reads its header only."""
     if pair.image_content is None:
@@ -113,10 +167,20 @@ def _larger(pair: Listed, tile: int) -> bool:
     return max(picture.open_image(pair).size) > tile
 
 
+def pictures_apart(pair: Listed) -> bool:
+    """Whether two ordinary pictures say that they lie at different places on earth."""
+    if pair.image_content is not None or pair.mask_content is not None:
+        return False
+    image, mask = geotiff.place_of(pair.image), geotiff.place_of(pair.mask)
+    return image is not None and mask is not None and image.size == mask.size and not same_place(image, mask)
+
+
 def same_place(image: Stack, mask: Stack) -> bool:
     """Whether every corner of a mask lies within half a pixel of the same corner of its image, as far as both say."""
     if image.affine is None or mask.affine is None:
         return True
+    if image.space and mask.space and image.space != mask.space:
+        return False
     height, width = image.size
     corners = np.array(
         [[x, y, z, 1] for x in (0, width - 1) for y in (0, height - 1) for z in (0, image.count - 1)], np.float64

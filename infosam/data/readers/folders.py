@@ -10,6 +10,7 @@ from pathlib import Path
 from infosam.data.card import Split
 from infosam.data.formats.names import is_readable
 from infosam.data.pairs import Listed, ReadOptions
+from infosam.data.readers.channels import with_channels
 from infosam.data.readers.contract import Listing
 from infosam.data.readers.lists import unread_lists
 from infosam.data.readers.matching import find_rule
@@ -92,6 +93,14 @@ def _groups(folder: Path) -> list[_Group]:
         if not group.images and split:  # train and train_labels
             group.images = [path for path in inside if SPLIT_WORDS.get(path.name.lower()) == split and _loose(path)]
     return [group for group in groups.values() if group.images]
+
+
+def sides_of(folder: Path) -> tuple[Path, Path] | None:
+    """The folders of images and of masks in a folder, if there is one of each."""
+    groups = _groups(folder)
+    if len(groups) == 1 and len(groups[0].images) == len(groups[0].masks) == 1:
+        return groups[0].images[0], groups[0].masks[0]
+    return None
 
 
 def _with_pictures(folders: Iterable[Path]) -> list[Path]:
@@ -208,4 +217,6 @@ def _match(sides: Sides, images: Path, masks: Path, split: Split | None, problem
             "export them as PNG, or as COCO JSON"
         )
         return Matched([], ())
-    return matched(Sides(sides.source, images, masks), *names, split, problems)
+    pictures, said = with_channels(*names)
+    found = matched(Sides(sides.source, images, masks), pictures, names[1], split, problems)
+    return Matched(found.listed, (*said, *found.notes))

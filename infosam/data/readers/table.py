@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from infosam.data.pairs import ReadOptions
+from infosam.data.readers.array_sets import ArraySets
 from infosam.data.readers.beside import Beside
+from infosam.data.readers.cases import Cases
 from infosam.data.readers.coco import Coco
 from infosam.data.readers.contract import Reader
 from infosam.data.readers.folders import Folders
@@ -16,7 +18,7 @@ from infosam.data.readers.pictures import folders_in
 from infosam.errors import DataError
 
 # Most telling first: a folder of images and masks may hold a list of them, and a data set's folder a stray picture.
-READERS: tuple[Reader, ...] = (HuggingFace(), Lists(), Coco(), Folders(), Beside())
+READERS: tuple[Reader, ...] = (HuggingFace(), Lists(), Coco(), Folders(), ArraySets(), Cases(), Beside())
 SHOWN_NAMES = 10
 SHOWN_FOLDERS = 3
 LOOKED_AT = 20  # folders below one that is not understood

@@ -73,7 +73,7 @@ def test_it_is_found_and_nothing_else(kind: str, clean: Path, monkeypatch: pytes
 
 
 def test_every_kind_is_found_by_some_test() -> None:
-    elsewhere = {"leak", "bomb", "size-rotated", "mask-jpeg", "mask-void"}  # below, and in test_malformed.py
+    elsewhere = {"leak", "kin", "bomb", "size-rotated", "mask-jpeg", "mask-void"}  # below, and in test_malformed.py
     assert KINDS.keys() == SPOILS.keys() | elsewhere
     assert files.PAIR_CHECKS.keys() <= KINDS.keys()
     assert whole.WHOLE_CHECKS.keys() <= KINDS.keys()
@@ -87,6 +87,29 @@ def test_a_group_in_two_splits_is_an_error(clean: Path) -> None:
     leak = by_kind(check_source(clean / "list.csv").findings)["leak"][0]
     assert "group p1 is in two splits" in leak.what
     assert (leak.row, leak.file) == ("list.csv:5", str(clean / "images/val/4.png"))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_images_of_one_patient_by_their_names_are_doubtful_in_two_splits(given: bool, clean: Path) -> None:
+    rows = []
+    for number in range(8):
+        split = ("train", "train", "train", "train", "val", "val", "test", "test")[number]
+        for folder in ("images", "masks"):
+            path = clean / folder / split / f"{number}.png"
+            path.rename(path.with_name(f"patient{number % 5}_{number}.png"))
+        name = f"{split}/patient{number % 5}_{number}.png"
+        rows.append(f"images/{name},masks/{name}" + f",{split}" * given)
+    (clean / "list.csv").write_text("image,label" + ",split" * given + "\n" + "\n".join(rows) + "\n")
+    (what,) = found_in(clean / "list.csv")["kin"]
+    assert what.endswith(r"--group '(patient\d+)' keeps them in one split")
+    assert ("patient0_0.png (train) and patient0_5.png (val)" in what) is given
+
+
+def test_a_bright_spot_in_a_picture_of_16_bits_does_not_make_all_else_black_unseen(clean: Path) -> None:
+    values = np.asarray(photo(1).convert("L")).astype(np.uint16)
+    values[0, 0] = 65535
+    Image.fromarray(values).save(clean / "images/train/1.png")
+    assert found_in(clean)["faint"] == ["1.png: nearly all of its values, as they are shown, are 0 to 1 of 255"]
 
 
 def test_a_row_that_cannot_be_read_is_named_with_its_list(clean: Path) -> None:
@@ -166,7 +189,7 @@ def test_equal_pictures_matter_before_splits_are_drawn(clean: Path, tmp_path: Pa
 def test_flat_pictures_are_not_all_alike(clean: Path) -> None:
     for path, tone in (("train/0", 3), ("val/4", 200), ("test/6", 90)):
         Image.new("RGB", (SIDE, SIDE), (tone,) * 3).save(clean / f"images/{path}.png")
-    assert found_in(clean) == {}
+    assert set(found_in(clean)) == {"faint"}
 
 
 def test_the_model_decides_what_is_thin(clean: Path) -> None:

@@ -52,6 +52,20 @@ def beside(folder: Path) -> Path:
     return folder
 
 
+def cases(folder: Path) -> Path:
+    write_pictures(folder, "case{0}/case{0}_t1.png", "case{0}/case{0}_seg.png")
+    return folder
+
+
+def array_sets(folder: Path) -> Path:
+    folder.mkdir()
+    numbers = {"train": range(4), "val": range(4, AMOUNT)}
+    arrays = {f"{split}_images": np.stack([pixels(n) for n in some]) for split, some in numbers.items()}
+    drawn = {f"{split}_label": np.stack([truth(n) for n in some]) for split, some in numbers.items()}
+    np.savez_compressed(folder / "set.npz", **arrays, **drawn)
+    return folder / "set.npz"
+
+
 def lists(folder: Path) -> Path:
     write_pictures(folder)
     rows = "".join(f"images/{number}.png\tmasks/{number}.png\tp{number // 2}\n" for number in range(AMOUNT))
@@ -102,7 +116,9 @@ def huggingface(folder: Path) -> Path:
 
 SOURCES: Mapping[str, Callable[[Path], Path]] = {
     "Folders": folders,
+    "ArraySets": array_sets,
     "Beside": beside,
+    "Cases": cases,
     "Lists": lists,
     "Coco": coco,
     "HuggingFace": huggingface,

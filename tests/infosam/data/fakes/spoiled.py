@@ -163,6 +163,7 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
     "imbalance": tiny_objects,
     "classes": of_two_classes,
     "split-shift": many_large_in_val,
+    "faint": replace_image(lambda: Image.fromarray(np.asarray(photo(1)) // 24 + 100)),
     "sixteen-bit": replace_image(lambda: Image.fromarray(np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE))),
     "cmyk": cmyk,
     "alpha": replace_image(lambda: photo(1).convert("RGBA")),

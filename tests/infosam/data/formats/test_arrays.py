@@ -75,6 +75,42 @@ def test_bands_reorder_colours(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rgb, pixels(0)[:, :, ::-1])
 
 
+@pytest.mark.parametrize("bands", [3, 4, 13])
+@pytest.mark.parametrize("axis", [0, 2])
+def test_the_mask_tells_which_axis_holds_bands(bands: int, axis: int, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (*SIZE, bands), dtype=np.uint8)
+    source = source_of(tmp_path, np.moveaxis(values, 2, axis), truth(0))
+    np.testing.assert_array_equal(read(source)[0][0], values[:, :, :3])
+    np.testing.assert_array_equal(read(source, bands=(2,))[0][0], np.repeat(values[:, :, 1:2], 3, axis=2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_torch_have_their_colours_first(channels: int, tmp_path: Path) -> None:
+    stored = np.moveaxis(COLOURS, 3, 1)[:, :channels]
+    found = read(source_of(tmp_path, stored, labels(0)[:, None]))
+    for number in range(len(COLOURS)):
+        np.testing.assert_array_equal(
+            found[number][0], COLOURS[number][:, :, [0, 1, 2] if channels == 3 else [0, 0, 0]]
+        )
+        np.testing.assert_array_equal(found[number][1], labels(0)[number] == 1)
+
+
+@pytest.mark.parametrize(("size", "told"), [(SIZE, "slices"), ((24, 24), "slices"), ((24, 14), "np.moveaxis")])
+def test_volumes_whose_slices_are_last_are_not_cut_across(size: tuple[int, int], told: str, tmp_path: Path) -> None:
+    """nibabel and MATLAB store them so; across they would look like stripes. What is a guess is told."""
+    values = np.random.default_rng(0).integers(0, 256, (8, *size), dtype=np.uint8)
+    drawn = np.zeros(values.shape, np.uint8)
+    drawn[1:7, 5:9, 6:12] = 1
+    last = told == "slices"
+    source = source_of(
+        tmp_path, np.moveaxis(values, 0, -1) if last else values, np.moveaxis(drawn, 0, -1) if last else drawn
+    )
+    assert any(told in note for note in discover(source).notes)
+    for (rgb, mask), picture, expected in zip(read(source), values, drawn, strict=False):
+        np.testing.assert_array_equal(rgb[:, :, 0], picture)
+        np.testing.assert_array_equal(mask, expected == 1)
+
+
 def test_arrays_of_an_archive_are_told_by_their_names(tmp_path: Path) -> None:
     """One file may hold both; a list then names it twice."""
     for number in range(3):
@@ -124,7 +160,7 @@ def test_a_blank_mask_of_a_picture_of_its_own_is_still_an_error(tmp_path: Path) 
         (pixels(0), np.zeros((2, 3, 4, 5)), "the mask has the shape 2 x 3 x 4 x 5; expected (H, W) or (N, H, W)"),
         (pixels(0), truth(0)[:9], "the mask is 32 x 9 px, its image a0.npy 32 x 24; export the mask"),
         (COLOURS, labels(0)[:3], "the mask is 32 x 24 x 3 px, its image a0.npy 32 x 24 x 4; export"),
-        (np.moveaxis(pixels(0), 2, 0), truth(0), "the mask is 32 x 24 x 1 px, its image a0.npy 32 x 24 x 3"),
+        (pixels(0), np.dstack([truth(0)] * 3), "the mask is 32 x 24 x 3 px, its image a0.npy 32 x 24 x 1"),
         (pixels(0).astype(complex), truth(0), "the image holds complex128, not plain numbers; save it as uint8"),
         (np.full(SIZE, "x"), truth(0), "the image holds <U1, not plain numbers"),
         (pixels(0), np.arange(24 * 32).reshape(SIZE), "the mask has 768 different values"),

@@ -70,6 +70,30 @@ def test_the_window_of_the_file_is_taken_and_the_users_before_it(tmp_path: Path)
     np.testing.assert_array_equal(grey(own[2]), between(intensities(0)[2], -50, 50))
 
 
+@pytest.mark.parametrize("film", ["MONOCHROME2", "MONOCHROME1"])
+def test_what_the_scanner_pads_with_is_black_and_does_not_count(film: str, tmp_path: Path) -> None:
+    """GE scanners put -2000 around their round picture, which would take half of the range."""
+    source = one(tmp_path, PixelPaddingValue=63, PixelPaddingRangeLimit=40, PhotometricInterpretation=film)
+    seen = np.isin(intensities(0) + 1024, range(40, 64), invert=True)
+    low, high = np.percentile(intensities(0)[seen].astype(float), [0.5, 99.5])
+    ends = (low, high) if film == "MONOCHROME2" else (high, low)
+    assert not seen.all()
+    for pair, picture, there in zip(read(source)[:4], intensities(0), seen, strict=True):
+        np.testing.assert_array_equal(grey(pair), np.where(there, between(picture, *ends), 0))
+
+
+def test_numbers_that_run_against_the_positions_are_told_where_a_mask_does_not_say_where_it_lies(
+    tmp_path: Path,
+) -> None:
+    source = one(tmp_path)
+    assert not any("InstanceNumber" in note for note in discover(source).notes)
+    for path in (source / "images/p1").iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.InstanceNumber = str(9 - int(dataset.InstanceNumber))
+        dataset.save_as(path)
+    assert any("InstanceNumber runs the other way, so look" in note for note in discover(source).notes)
+
+
 def test_windows_that_change_from_slice_to_slice_are_not_taken(tmp_path: Path) -> None:
     source = one(tmp_path)
     for number, path in enumerate(sorted((source / "images/p0").iterdir())):

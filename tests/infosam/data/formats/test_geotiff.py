@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 from small_sources import SIZE, coco, encoded, pixels, truth, write_pictures
 from small_volumes import open_all, scene, write_tiff
@@ -256,3 +257,80 @@ def test_a_huge_scene_must_be_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_complex_values_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="complex values are not read; save the amplitude"):
         discover(source_of(tmp_path, scene(HIGH, WIDE).astype(np.complex64)))
+
+
+def drawn_on(value: float = 1, hole: float = 0, kind: type[np.generic] = np.uint8) -> np.ndarray:
+    """An object, and a strip at the left of another value."""
+    mask = np.zeros((HIGH, WIDE), kind)
+    mask[5:20, 30:60] = value
+    mask[:, :6] = hole
+    return mask
+
+
+def heights(nothing: int, kind: type[np.generic]) -> np.ndarray:
+    values = (scene(HIGH, WIDE, bands=1)[0] % 600).astype(kind)
+    values[:, :6] = nothing
+    return values
+
+
+@pytest.mark.parametrize(("kind", "said"), [(np.int16, True), (np.float32, True), (np.int16, False)])
+def test_missing_heights_do_not_make_all_others_white(kind: type[np.generic], said: bool, tmp_path: Path) -> None:
+    values = heights(-9999, kind)
+    rgb = shown(source_of(tmp_path, values[None], **({"nodata": -9999} if said else {})))[:, :, 0]
+    assert not rgb[:, :6].any()
+    np.testing.assert_array_equal(rgb[:, 6:], stretched(values[:, 6:]))
+
+
+def test_signed_bytes_are_not_read_as_unsigned_ones(tmp_path: Path) -> None:
+    values = (scene(HIGH, WIDE, bands=1)[0] % 120 - 60).astype(np.int8)
+    np.testing.assert_array_equal(shown(source_of(tmp_path, values[None]))[:, :, 0], stretched(values))
+
+
+def test_the_mask_inside_a_scene_says_where_nothing_is(tmp_path: Path) -> None:
+    values = scene(HIGH, WIDE)
+    source = source_of(tmp_path, values)
+    for path in (source / "images").iterdir():
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+            file.write_mask((drawn_on(hole=2) != 2).astype(np.uint8) * 255)
+    assert not shown(source)[:, :6].any()
+    np.testing.assert_array_equal(shown(source)[:, 6:, 0], stretched(values[0][:, 6:]))
+
+
+@pytest.mark.parametrize("bands", [1, 3])  # of 8 bits: an ordinary picture, and one with another band
+@pytest.mark.parametrize(("background", "hole"), [(0, 255), (255, 255), (np.nan, np.nan), (0, -9999)])
+def test_what_a_mask_declares_to_be_no_data_is_never_the_object(
+    background: float, hole: float, bands: int, tmp_path: Path
+) -> None:
+    mask = drawn_on(hole=hole, kind=np.uint8 if hole == 255 else np.float32)
+    mask[mask == 0] = background
+    source = tmp_path
+    for number in range(3):
+        content = (scene(HIGH, WIDE, bands=bands, seed=number) % 256).astype(np.uint8)
+        write_tiff(source / f"images/s{number}.tif", content, photometric="RGB" if bands == 3 else "MINISBLACK")
+        write_tiff(source / f"masks/s{number}.tif", mask[None], nodata=hole)
+    found = discover(source)
+    assert "pixels that a mask declares to be without data count as background" in found.notes
+    np.testing.assert_array_equal(open_both(found.pairs[0])[1].masks[0], mask == 1)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("moved", [{"crs": "EPSG:32633"}, {"transform": rasterio.Affine(10, 0, 500, 0, -10, 0)}])
+def test_masks_of_another_place_are_refused_for_scenes_and_for_ordinary_pictures(
+    kind: type[np.generic], moved: dict[str, object], tmp_path: Path
+) -> None:
+    here = {"crs": "EPSG:32632", "transform": rasterio.Affine(10, 0, 0, 0, -10, 0)}
+    for number in range(3):
+        content = (scene(HIGH, WIDE, bands=3, seed=number) % 256).astype(kind)
+        write_tiff(tmp_path / f"images/s{number}.tif", content, photometric="RGB", **here)
+        write_tiff(tmp_path / f"masks/s{number}.tif", drawn_on()[None], **here)
+    discover(tmp_path)
+    write_tiff(tmp_path / "masks/s1.tif", drawn_on()[None], **(here | moved))
+    with pytest.raises(DataError, match=r"s1\.tif: by their own coordinates the mask lies elsewhere"):
+        discover(tmp_path)
+
+
+def test_scenes_of_many_bands_are_opened_without_a_line_from_pillow_for_each(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shown(source_of(tmp_path, scene(HIGH, WIDE, bands=13)), tile=32)
+    assert caplog.text == ""

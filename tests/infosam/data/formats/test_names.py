@@ -16,6 +16,7 @@ from infosam.data.formats.names import is_readable, without_suffix
         ("a.b.png", "a.b"),
         ("a", "a"),
         ("d.e/a.npy", "d.e/a"),
+        ("1.2.840.113.7", "1.2.840.113.7"),  # a scanner's name of a slice
     ],
 )
 def test_names_lose_their_ending(name: str, expected: str) -> None:
@@ -30,6 +31,8 @@ def test_readable_files_are_told_by_ending_or_content(tmp_path: Path) -> None:
         ("IM1", b"\0" * 128 + b"DICM", True),
         ("IM2", b"\0" * 132, False),
         ("LICENSE", b"text", False),
+        ("1.2.840.113", b"\0" * 128 + b"DICM", True),
+        ("notes.7", b"text", False),
         ("DICOMDIR", b"\0" * 128 + b"DICM", False),
     ):
         (tmp_path / name).write_bytes(content)

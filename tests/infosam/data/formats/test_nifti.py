@@ -89,6 +89,19 @@ def test_the_plane_is_the_one_slices_were_taken_in(step: tuple[float, ...], plan
     assert f"volumes cut into slices: 3 {plane}; --axis chooses" in found.notes
 
 
+def test_a_volume_of_one_picture_is_seen_from_the_side_it_was_taken(tmp_path: Path) -> None:
+    assert plane_of(np.eye(4), (1, 30, 40)) == "sagittal"
+    assert plane_of(LPS, (30, 1, 40)) == "coronal"
+    for number in range(3):  # of two axes, as echocardiograms are stored
+        for folder, picture in (("images", intensities(number)[1]), ("masks", labels(number)[1])):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(picture.T, LPS), tmp_path / f"{folder}/v{number}.nii.gz")
+    pair = read(tmp_path)[0]
+    assert pair.image.name == "v0_axial_0.png"
+    np.testing.assert_array_equal(grey(pair), stretched(intensities(0)[1]))
+    np.testing.assert_array_equal(open_both(pair)[1].masks[0], labels(0)[1] == 1)
+
+
 def test_a_window_and_the_scale_of_the_file_are_followed(tmp_path: Path) -> None:
     source = one(tmp_path)
     stored = nibabel.load(source / "images/v0.nii.gz")
@@ -176,6 +189,36 @@ def test_a_mask_that_is_a_picture_is_no_volume(tmp_path: Path) -> None:
     (source / "masks/v0.nii.gz").unlink()
     (source / "masks/v0.png").write_bytes(encoded(truth(0).astype(np.uint8)))
     assert "v0.png: the mask is 32 x 24 x 1 px, its image v0.nii.gz 32 x 24 x 4" in refusal(source)
+
+
+@pytest.mark.parametrize("ending", ["npy", "png"])
+def test_a_mask_that_does_not_say_how_it_lies_is_refused_even_if_it_fits(ending: str, tmp_path: Path) -> None:
+    source = one(tmp_path)
+    (source / "masks/v0.nii.gz").unlink()
+    if ending == "npy":
+        np.save(source / "masks/v0.npy", labels(0))
+    else:
+        write_nifti(source / "images/v0.nii.gz", intensities(0)[:1])
+        (source / "masks/v0.png").write_bytes(encoded(truth(0).astype(np.uint8)))
+    assert f"v0.{ending}: a mask without coordinates does not say how it lies in a NIfTI" in refusal(source)
+
+
+def test_a_mask_with_nan_is_named(tmp_path: Path) -> None:
+    source = one(tmp_path)
+    drawn = labels(0).astype(np.float32)
+    drawn[0, 0, :5] = np.nan
+    write_nifti(source / "masks/v0.nii.gz", drawn)
+    assert "the mask has pixels that are no numbers (NaN); save them as 0" in refusal(source)
+
+
+@pytest.mark.parametrize("step", [0.0, 1e-20, np.nan])  # the second: two axes run almost the same way
+def test_an_affine_without_a_direction_is_refused(step: float, tmp_path: Path) -> None:
+    source = one(tmp_path)
+    image = nibabel.load(source / "images/v0.nii.gz")
+    image.header["srow_x"] = (-1, 1, 0, 0)
+    image.header["srow_y"] = (0, step, 0, 0)
+    nibabel.save(nibabel.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), source / "images/v0.nii.gz")
+    assert "v0.nii.gz: its affine says nothing about directions; export it again" in refusal(source)
 
 
 def test_a_volume_is_no_mask_of_a_picture(tmp_path: Path) -> None:

@@ -25,6 +25,12 @@ def test_the_only_mask_below_the_folders_name_is_its_mask() -> None:
     assert collapsed(("a/p/1.dcm", "a/p/2.dcm"), ("a/p/liver.nii",)) == (["a/p"], ["a/p"])
 
 
+def test_the_only_series_of_a_patient_is_the_patient_however_deep_it_lies() -> None:
+    files = ("P1/STU/SER/1.dcm", "P1/STU/SER/2.dcm", "P2/S/A/1.dcm", "P2/S/A/2.dcm", "P2/S/B/1.dcm", "P2/S/B/2.dcm")
+    assert collapsed(files, ("P1.nii.gz",))[0] == ["P1", "P2/S/A", "P2/S/B"]
+    assert collapsed(files[:2], ("P1/STU/SER.nii.gz",))[0] == ["P1/STU/SER"]
+
+
 def test_slices_with_masks_of_their_own_keep_their_names() -> None:
     images, masks = ("p/1.dcm", "p/2.dcm"), ("p/1.png", "p/2.png")
     assert collapsed(images, masks) == (["p/1", "p/2"], ["p/1", "p/2"])

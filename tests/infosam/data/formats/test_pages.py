@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from small_sources import SIZE
+from small_volumes import LABELLED, SLICES, intensities, labels, scene, write_tiff
+
+from infosam.data.manifest import discover
+from infosam.data.pairs import PartOptions, ReadOptions
+from infosam.data.pixels import open_both
+from infosam.errors import DataError
+
+
+def save(path: Path, pictures: np.ndarray) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    first, *others = [Image.fromarray(picture) for picture in pictures]
+    first.save(path, save_all=True, append_images=others)
+    return path
+
+
+def stacks(folder: Path, kind: type[np.generic] = np.uint16, flat: bool = False) -> Path:
+    for number in range(3):
+        save(folder / f"images/s{number}.tif", (intensities(number) + 1000).astype(kind))
+        save(folder / f"masks/s{number}.tif", labels(number)[1:2] if flat else labels(number))
+    return folder
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_every_page_is_a_slice_and_all_have_one_brightness(kind: type[np.generic], tmp_path: Path) -> None:
+    found = discover(stacks(tmp_path, kind))
+    pairs = sorted(found.pairs, key=lambda pair: pair.row)
+    assert [pair.image.name for pair in pairs[: len(LABELLED)]] == [f"s0_page_{place}.png" for place in LABELLED]
+    assert {pair.group for pair in pairs} == {f"images/s{number}" for number in range(3)}
+    values = (intensities(0) + 1000).astype(kind)
+    low, high = (0, 255) if kind is np.uint8 else np.percentile(values.astype(float), [0.5, 99.5])
+    for pair, place in zip(pairs, LABELLED, strict=False):
+        picture, drawing = open_both(pair)
+        expected = np.rint(np.clip((values[place].astype(float) - low) / (high - low), 0, 1) * 255)
+        np.testing.assert_array_equal(picture.rgb[:, :, 0], expected)
+        np.testing.assert_array_equal(drawing.masks[0], labels(0)[place] == 1)
+
+
+def test_one_mask_for_many_pages_is_refused_and_bands_make_them_one_picture(tmp_path: Path) -> None:
+    source = stacks(tmp_path, np.uint8, flat=True)
+    with pytest.raises(DataError, match=rf"s0\.tif {SIZE[1]} x {SIZE[0]} x {SLICES}; .*--bands 1"):
+        discover(source)
+    pair = min(discover(source, ReadOptions(parts=PartOptions(bands=(3, 2, 1)))).pairs, key=lambda pair: pair.row)
+    expected = (intensities(0) + 1000).astype(np.uint8)[[2, 1, 0]]
+    np.testing.assert_array_equal(open_both(pair)[0].rgb, np.moveaxis(expected, 0, 2))
+
+
+def test_smaller_copies_for_display_are_no_pages(tmp_path: Path) -> None:
+    for number in range(3):
+        content = (scene(64, 64, 3, number) % 256).astype(np.uint8)
+        path = write_tiff(tmp_path / f"images/s{number}.tif", content, (0, 0))
+        with rasterio.open(path, "r+") as file:
+            file.build_overviews([2, 4], rasterio.enums.Resampling.average)
+        write_tiff(tmp_path / f"masks/s{number}.tif", np.eye(64, dtype=np.uint8)[None])
+    assert sorted(pair.image.name for pair in discover(tmp_path).pairs) == ["s0.tif", "s1.tif", "s2.tif"]
