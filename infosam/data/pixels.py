@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 EXIF_ORIENTATION = 0x0112
+TIFF_KIND, TIFF_PAGES = 254, (0, 2)  # a tag that says what a page is, and its values for ordinary ones
 # Pillow's parsers raise any of these on damaged files; SyntaxError is its word for a broken PNG chunk.
 PICTURE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, ZeroDivisionError,
@@ -159,6 +160,7 @@ def open_picture(pair: Listed) -> Picture:
         return _of_pixels(content)
     try:
         with open_picture_file(BytesIO(content)) as image:
+            refuse_pages(image, pair.image, "image")
             rgb, mode = _shown(image, pair.image)
             rotated = image.getexif().get(EXIF_ORIENTATION, 1) in range(2, 9)
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
@@ -168,6 +170,21 @@ def open_picture(pair: Listed) -> Picture:
     return Picture(
         source=content, encoded=kept, pixels=rgb, rgb=rgb, rotated=rotated, mode=mode, transparent=transparent
     )
+
+
+def refuse_pages(image: Image.Image, path: Path, kind: str) -> None:
+    """Raises Unusable if a file, of which nothing is loaded yet, holds more pictures than the first: the others would
+    be lost. Smaller copies and masks that a TIFF keeps of its picture are no others."""
+    several = image.format not in ("JPEG", "MPO") and bool(getattr(image, "is_animated", False))
+    if several and image.format == "TIFF":
+        size = image.size
+        image.seek(1)
+        kind_of_page = image.tag_v2.get(TIFF_KIND, 0)  # type: ignore[attr-defined]
+        several = image.size == size and kind_of_page in TIFF_PAGES
+        image.seek(0)
+    if several:
+        text = f"{path}: the {kind} file holds several pictures, of which only the first would be read"
+        raise Unusable(f"{text}; save each as a file of its own, or all as one npy (N, H, W)", "pages")
 
 
 def _shown(image: Image.Image, path: Path) -> tuple[NDArray[np.uint8], str]:
@@ -219,6 +236,7 @@ def decode_values(content: bytes, path: Path, choice: MaskChoice) -> tuple[NDArr
     """Values (H, W) of an encoded mask, upright, with its mode and format. Raises Unusable."""
     try:
         with open_picture_file(BytesIO(content)) as image:
+            refuse_pages(image, path, "mask")
             mode, kind = image.mode, image.format or ""
             return mask_values(ImageOps.exif_transpose(image), path, colours=named_by_colour(choice)), mode, kind
     except PICTURE_ERRORS as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from infosam.data.formats.contract import KEPT, Box, Stack, chosen_bands, librar
 from infosam.data.formats.names import TIFF_SUFFIXES, has_suffix
 from infosam.data.masks import Unusable
 from infosam.data.pairs import PartOptions
-from infosam.data.pixels import PICTURE_ERRORS, open_picture_file
+from infosam.data.pixels import PICTURE_ERRORS, open_picture_file, refuse_pages
 
 EXTRA = "geo"
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -102,6 +103,8 @@ def open_scene(path: Path, kind: Literal["image", "mask"], parts: PartOptions) -
         # One driver and no files beside it: others would follow what a file names, even to the network.
         with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
             dataset = rasterio.open(path, driver="GTiff")
+    with suppress(*PICTURE_ERRORS), open_picture_file(path) as image:  # of kinds that Pillow does not know: no matter
+        refuse_pages(image, path, kind)
     if kind == "mask":
         if dataset.count != 1:
             raise Unusable(f"{path}: the mask has {dataset.count} bands; save it with one", "mask-values")

@@ -9,7 +9,7 @@ from small_sources import SIZE, coco, encoded, pixels, truth, write_pictures
 from small_volumes import open_all, scene, write_tiff
 
 from infosam.data.formats.geotiff import is_scene
-from infosam.data.manifest import discover
+from infosam.data.manifest import discover, list_pairs
 from infosam.data.pairs import MaskChoice, PartOptions, ReadOptions
 from infosam.data.pixels import Unusable, open_both, open_pair
 from infosam.data.transforms import to_rgb
@@ -256,3 +256,12 @@ def test_a_huge_scene_must_be_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_complex_values_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="complex values are not read; save the amplitude"):
         discover(source_of(tmp_path, scene(HIGH, WIDE).astype(np.complex64)))
+
+
+def test_a_stack_of_pages_is_no_scene(tmp_path: Path) -> None:
+    """As microscopes write them: GDAL, too, would show the first only."""
+    pages = [Image.fromarray(np.full((HIGH, WIDE), number, np.uint8)) for number in (1, 2)]
+    source = source_of(tmp_path, scene(HIGH, WIDE))
+    pages[0].save(source / "images/s0.tif", save_all=True, append_images=pages[1:])
+    problems = list_pairs(source, ReadOptions(parts=PartOptions(tile=25)))[1]
+    assert "s0.tif: the image file holds several pictures" in " ".join(problems)
