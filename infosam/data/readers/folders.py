@@ -207,8 +207,10 @@ def _match(sides: Sides, images: Path, masks: Path, split: Split | None, problem
         (images, *names, "save them as PNG or JPEG"),
         (masks, *names[::-1], "masks are pictures here: export them as PNG, or as COCO JSON"),
     ):
-        if others and not mine:
+        if not mine:
             inside = [path.name for path in sorted(folder.rglob("*")) if path.is_file()][:SHOWN_FILES]
+            if not others and not inside:
+                continue
             problems.append(f"{folder}: no picture or volume in it, but {', '.join(inside) or 'nothing'}; {cure}")
             return Matched([], ())
     return matched(Sides(sides.source, images, masks), *names, split, problems)

@@ -107,6 +107,11 @@ def _left_over(sides: Sides, rule: Rule, paired: dict[str, list[str]], pictures:
     alone = [name for name in pictures if name not in paired]
     if paired and len(alone) >= SHORT_SET:
         problems.append(f"{sides.images}: {len(alone):,} images have no mask; if they are to be left out, say {said}")
+    if paired and alone and len(alone) == len(spare):
+        problems.append(
+            f"{sides.masks}: as many masks as images are left over, {len(spare):,}: if the numbers in the names are "
+            "shifted, all pairs are wrong; look at some before you remove any"
+        )
     for number, name in enumerate(alone):
         near = _near(name, spare) if number < SHOWN_PROBLEMS else None  # comparing all with all would take hours
         hint = f"; is it {drawn[near][0].name}? Give both the same name" if near else "; add it or remove the image"

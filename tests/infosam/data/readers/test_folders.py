@@ -154,3 +154,16 @@ def test_many_names_without_a_partner_are_listed_at_once(tmp_path: Path) -> None
     problems: list[str] = []
     matched(Sides(tmp_path, tmp_path, tmp_path), pictures, drawn, None, problems)
     assert len(problems) == 40_000
+
+
+def test_shifted_numbers_are_suspected(tmp_path: Path) -> None:
+    """Images from 1, masks from 0: removing what is left over would leave wrong pairs only."""
+    touch(
+        tmp_path, *(f"images/img_{number + 1}.jpg" for number in range(9)), *(f"masks/mask_{n}.png" for n in range(9))
+    )
+    assert "if the numbers in the names are shifted, all pairs are wrong" in Read(tmp_path).problems[0]
+
+
+def test_packed_pictures_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "images/im#.ppm.gz", "labels/im#.ah.ppm.gz")
+    assert "images: no picture or volume in it, but im0.ppm.gz" in Read(tmp_path).problems[0]
