@@ -158,10 +158,14 @@ def test_many_names_without_a_partner_are_listed_at_once(tmp_path: Path) -> None
 
 def test_shifted_numbers_are_suspected(tmp_path: Path) -> None:
     """Images from 1, masks from 0: removing what is left over would leave wrong pairs only."""
-    touch(
-        tmp_path, *(f"images/img_{number + 1}.jpg" for number in range(9)), *(f"masks/mask_{n}.png" for n in range(9))
-    )
+    touch(tmp_path, *(f"images/img_{number}.jpg" for number in range(1, 10)), "masks/mask_#.png", numbers=9)
     assert "if the numbers in the names are shifted, all pairs are wrong" in Read(tmp_path).problems[0]
+
+
+def test_many_data_sets_in_a_folder_are_not_all_proposed(tmp_path: Path) -> None:
+    touch(tmp_path, "a#/images/x.png", "a#/masks/y.png", numbers=5)
+    with pytest.raises(DataError, match=r"5 folders in it, such as .*a0, are data sets of their own; say where"):
+        choose_reader(tmp_path)
 
 
 def test_packed_pictures_are_named(tmp_path: Path) -> None:
