@@ -34,6 +34,7 @@ __all__ = [
     "read_pair",
 ]
 
+SUBFILE, SMALLER_OR_MASK = 254, 0b101  # of TIFF: a page that is another one at less resolution, or its transparency
 # Pillow's parsers raise any of these on damaged files; SyntaxError is its word for a broken PNG chunk.
 PICTURE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, ZeroDivisionError,
@@ -170,6 +171,7 @@ def open_picture(pair: Listed) -> Picture:
         return _of_pixels(content)
     try:
         with open_picture_file(BytesIO(content)) as image:
+            refuse_pages(image, path, "image")
             rgb, mode = _shown(image, path)
             rotated = is_turned(image)
             transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
@@ -179,6 +181,30 @@ def open_picture(pair: Listed) -> Picture:
     return Picture(
         source=content, encoded=kept, pixels=rgb, rgb=rgb, rotated=rotated, mode=mode, transparent=transparent
     )
+
+
+def refuse_pages(image: Image.Image, path: Path, kind: str) -> None:
+    """Raises Unusable if a file, of which nothing is loaded yet, holds more pictures than the first: the others would
+    be lost."""
+    if image.format == "TIFF":
+        several = len(own_pages(image)) > 1
+    else:
+        several = image.format not in ("JPEG", "MPO") and bool(getattr(image, "is_animated", False))
+    if several:
+        text = f"{path}: the {kind} file holds several pictures, of which only the first would be read"
+        raise Unusable(f"{text}; save each as a file of its own, or all as one npy (N, H, W)", "pages")
+
+
+def own_pages(image: Image.Image) -> list[int]:
+    """Numbers of the pages of a TIFF that are pictures of the size of the first. Smaller copies and masks that a file
+    keeps of its picture are none. Reads headers only, and leaves the first page open."""
+    size, found = image.size, []
+    for number in range(getattr(image, "n_frames", 1)):
+        image.seek(number)
+        if image.size == size and not int(image.tag_v2.get(SUBFILE, 0)) & SMALLER_OR_MASK:  # type: ignore[attr-defined]
+            found.append(number)
+    image.seek(0)
+    return found
 
 
 def _shown(image: Image.Image, path: Path) -> tuple[NDArray[np.uint8], str]:
@@ -232,6 +258,7 @@ def decode_values(content: bytes, path: Path, choice: MaskChoice) -> tuple[NDArr
     """Values (H, W) of an encoded mask, upright, with its mode and format. Raises Unusable."""
     try:
         with open_picture_file(BytesIO(content)) as image:
+            refuse_pages(image, path, "mask")
             mode, kind = image.mode, image.format or ""
             return mask_values(upright(image), path, colours=named_by_colour(choice)), mode, kind
     except PICTURE_ERRORS as error:

@@ -52,6 +52,7 @@ _ALL = (
     ),
     Kind("size", "error", "the mask lies elsewhere than the object", "export the mask at the size of the image"),
     Kind("size-rotated", "error", "the mask was drawn on the unrotated picture", "rotate the mask"),
+    Kind("pages", "error", "all pictures but the first would be lost", "one file for each, or one npy (N, H, W)"),
     Kind("own-mask", "error", "the answer is in the picture: scores would mean nothing", "give the photograph"),
     Kind("mask-alpha", "error", "a transparent pixel is neither object nor background", "save the mask without alpha"),
     Kind("mask-smeared", "error", "JPEG changes values at edges", "threshold at 127, save as PNG", fix=True),

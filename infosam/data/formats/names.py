@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -19,7 +20,7 @@ DICOM_MARK, DICOM_MARK_AT = b"DICM", 128
 def is_readable(path: Path) -> bool:
     """Whether the name is that of a picture or volume and not of hidden data of a system, such as ._a.jpg."""
     name = path.name.lower()
-    if name.startswith(".") or path.is_dir():
+    if name.startswith(".") or os.path.isdir(path):  # False, not an error, for what may not be looked at
         return False
     known = (*PICTURE_SUFFIXES, *NIFTI_SUFFIXES, *ARRAY_SUFFIXES)
     return name.endswith(known) or is_dicom(path)

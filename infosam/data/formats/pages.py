@@ -8,16 +8,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import TiffImagePlugin
 
 from infosam.data.formats.contract import KEPT, Box, Stack, chosen_bands, reading
 from infosam.data.formats.geotiff import quiet
 from infosam.data.formats.names import TIFF_SUFFIXES, has_suffix
 from infosam.data.masks import Unusable, mask_values
 from infosam.data.pairs import PartOptions
-from infosam.data.pixels import PICTURE_ERRORS, open_picture_file
+from infosam.data.pixels import PICTURE_ERRORS, open_picture_file, own_pages
 
-SUBFILE, SMALLER_OR_MASK = 254, 0b101  # of TIFF: a page that is another one at less resolution, or its transparency
 PLAIN = ("L", "I", "F")
 
 
@@ -66,13 +64,7 @@ def pages_of(path: Path) -> list[int]:
         if not path.is_file():
             return []  # a pipe would never end
         with quiet(), open_picture_file(path) as image:
-            if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.n_frames < 2:
-                return []
-            size, found = image.size, []
-            for number in range(image.n_frames):
-                image.seek(number)
-                if image.size == size and not int(image.tag_v2.get(SUBFILE, 0)) & SMALLER_OR_MASK:
-                    found.append(number)
+            found = own_pages(image) if image.format == "TIFF" else []
             return found if len(found) > 1 else []
     except PICTURE_ERRORS:
         return []  # opening it as a picture says what is wrong

@@ -23,6 +23,7 @@ MASK_NAME = re.compile(
 PHOTO_SUFFIXES = (".jpg", ".jpeg")
 DRAWN_SUFFIXES = (".png", ".gif", ".bmp")
 SPLIT_LIKE = re.compile(rf"({'|'.join(SPLIT_WORDS)})[^a-z]|({'|'.join(SPLIT_WORDS)})(crop|set|data)", re.I)
+LOOKED_AT = 2  # levels of folders, to tell whether a source is of this kind: it may be a whole home folder
 Told = tuple[Names, Names]  # images, masks
 
 
@@ -36,7 +37,7 @@ class Beside:
 
     def fits(self, source: Path) -> bool:
         try:
-            return source.is_dir() and any(told for _, _, told in _places(source, []))
+            return source.is_dir() and any(told for _, _, told in _places(source, [], LOOKED_AT))
         except DataError:
             return False
 
@@ -61,14 +62,16 @@ class Beside:
         return Listing(root=source, listed=listed, notes=(*notes, *unread_lists(source)))
 
 
-def _places(source: Path, problems: list[str]) -> Iterator[tuple[Split | None, Path, Told | None]]:
+def _places(
+    source: Path, problems: list[str], depth: int | None = None
+) -> Iterator[tuple[Split | None, Path, Told | None]]:
     """The folders of splits, or else the source itself, each with what was told apart in it."""
     given = [path for path in folders_in(source) if path.name.lower() in SPLIT_WORDS]
-    found = [(SPLIT_WORDS[path.name.lower()], path, _told(pictures_in(path, problems))) for path in given]
+    found = [(SPLIT_WORDS[path.name.lower()], path, _told(pictures_in(path, problems, depth))) for path in given]
     if any(told for _, _, told in found):
         yield from found
     else:
-        yield None, source, _told(pictures_in(source, problems))
+        yield None, source, _told(pictures_in(source, problems, depth))
 
 
 def _told(names: Names) -> Told | None:

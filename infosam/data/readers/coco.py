@@ -224,7 +224,8 @@ class _File:
     def _find(self, name: str, where: str, split: Split | None) -> Path:
         folders = [self.path.parent, self.path.parent / "images", self.root, self.root / "images"]
         for base in (self.root, self.root / "images"):
-            folders += [base / re.sub(r"^instances_", "", self.path.stem), *([base / split] if split else [])]
+            folders.append(base / re.sub(r"^instances_", "", self.path.stem))
+            folders += [base / word for word, meant in SPLIT_WORDS.items() if meant == split]
         for folder in folders:
             path = inside(folder, name, where, "file_name")
             try:

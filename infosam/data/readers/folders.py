@@ -29,6 +29,7 @@ MASK_WORDS = frozenset(
 )
 SPLIT_PARTS = {**SPLIT_WORDS, "tr": "train", "ts": "test"}  # the latter of nnU-Net: imagesTr, labelsTs
 SHOWN_FILES = 3
+LOOKED_AT = 3  # levels of folders, for a note only
 MAX_CHOICES = 4
 
 
@@ -142,7 +143,7 @@ def _matches(source: Path, problems: list[str], notes: dict[str, None]) -> Itera
 
 
 def _tell_unread(place: Path, read: list[Path], notes: dict[str, None]) -> None:
-    others = [path for path in folders_in(place) if path not in read and holds_pictures(path)]
+    others = [path for path in folders_in(place) if path not in read and holds_pictures(path, LOOKED_AT)]
     if others:
         notes[
             f"{place}: not read, though there are pictures in it: {', '.join(f'{path.name}/' for path in others)}"
@@ -193,7 +194,8 @@ def _with_splits(sides: Sides, problems: list[str], notes: dict[str, None]) -> I
             yield _match(sides, place, masks[0], split, problems)
         else:
             problems.append(
-                f"{sides.masks / place.name}: no such folder, but {place} exists; add the masks of this split"
+                f"{sides.masks / place.name}: no such folder, but {place} exists; add the masks of this split, or "
+                "move its images away"
             )
 
 
@@ -210,13 +212,16 @@ def _masks_in_one(sides: Sides, given: list[Path], problems: list[str]) -> Match
 
 def _match(sides: Sides, images: Path, masks: Path, split: Split | None, problems: list[str]) -> Matched:
     names = with_series(images, pictures_in(images, problems), pictures_in(masks, problems))
-    if names[0] and not names[1] and not masks.is_symlink():
-        inside = [path.name for path in sorted(masks.iterdir()) if path.is_file()][:SHOWN_FILES]
-        problems.append(
-            f"{masks}: no picture or volume in it, but {', '.join(inside) or 'nothing'}; masks are pictures here: "
-            "export them as PNG, or as COCO JSON"
-        )
-        return Matched([], ())
+    for folder, mine, others, cure in (
+        (images, *names, "save them as PNG or JPEG"),
+        (masks, *names[::-1], "masks are pictures here: export them as PNG, or as COCO JSON"),
+    ):
+        if not mine:
+            inside = [path.name for path in sorted(folder.rglob("*")) if path.is_file()][:SHOWN_FILES]
+            if not others and not inside:
+                continue
+            problems.append(f"{folder}: no picture or volume in it, but {', '.join(inside) or 'nothing'}; {cure}")
+            return Matched([], ())
     pictures, said = with_channels(*names)
     found = matched(Sides(sides.source, images, masks), pictures, names[1], split, problems)
     return Matched(found.listed, (*said, *found.notes))

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infosam.data.card import Split
-from infosam.data.formats.names import without_suffix
-from infosam.data.pairs import Listed
+from infosam.data.formats.names import is_readable, without_suffix
+from infosam.data.pairs import SHOWN_PROBLEMS, Listed
 from infosam.data.readers.matching import Rule, find_rule, pair_names
 from infosam.data.readers.series import Names
 from infosam.data.splits import SPLIT_WORDS
 
 MAX_KINDS = 6
+COMPARED = 2_000  # masks that may be meant by an image without one
 SHORT_SET = 2  # images; so few do not tell a kind of masks from chance
 
 
@@ -109,12 +110,40 @@ def _left_over(sides: Sides, rule: Rule, paired: dict[str, list[str]], pictures:
     alone = [name for name in pictures if name not in paired]
     if paired and len(alone) >= SHORT_SET:
         problems.append(f"{sides.images}: {len(alone):,} images have no mask; if they are to be left out, say {said}")
-    for name in alone:
-        near = [mask for mask in spare if mask.startswith(name)] or difflib.get_close_matches(name, spare, n=1)
-        hint = f"; is it {drawn[near[0]][0].name}? Give both the same name" if near else "; add it or remove the image"
+    if paired and alone and len(alone) == len(spare):
+        problems.append(
+            f"{sides.masks}: as many masks as images are left over, {len(spare):,}: if the numbers in the names are "
+            "shifted, all pairs are wrong; look at some before you remove any"
+        )
+    for number, name in enumerate(alone):
+        near = _near(name, spare) if number < SHOWN_PROBLEMS else None  # comparing all with all would take hours
+        hint = f"; is it {drawn[near][0].name}? Give both the same name" if near else "; add it or remove the image"
         problems.append(f"{pictures[name][0]}: no mask {_expected(rule, name)}.* in {sides.masks}{hint}")
-    problems += [f"{drawn[name][0]}: mask without an image {name}.* in {sides.images}; remove it" for name in spare]
+    unread = (
+        {path.stem: path.name for path in sides.images.rglob("*") if path.name and not is_readable(path)}
+        if spare
+        else {}
+    )
+    for name in spare:
+        other = unread.get(posixpath.basename(_expected_image(rule, name)))
+        hint = f"{other} is there, but no picture that is read here: save it as PNG or JPEG" if other else "remove it"
+        problems.append(
+            f"{drawn[name][0]}: mask without an image {_expected_image(rule, name)}.* in {sides.images}; {hint}"
+        )
     return problems
+
+
+def _near(name: str, spare: list[str]) -> str | None:
+    """The mask that is perhaps meant."""
+    begun = next((mask for mask in spare if mask.startswith(name)), None)
+    return begun or next(iter(difflib.get_close_matches(name, spare[:COMPARED], n=1)), None)
+
+
+def _expected_image(rule: Rule, mask: str) -> str:
+    name = rule.name_in_mask(posixpath.basename(mask))
+    if name is None or rule.plain:
+        return mask
+    return posixpath.join(posixpath.dirname(mask), f"{rule.image_before}{name}{rule.image_after}")
 
 
 def _kinds(names: Sequence[str], spare: list[str]) -> tuple[list[tuple[Rule, int]], list[str]]:

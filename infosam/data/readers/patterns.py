@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,9 @@ def _files(source: Path, pattern: _Pattern, splits: bool, problems: list[str]) -
     for path in picture_files(base, problems):
         match = pattern.regex.fullmatch(path.relative_to(source).as_posix())
         if match:
-            found[(SPLIT_WORDS[match["split"].lower()] if splits else None, match["name"])].append(path)
+            found[
+                (SPLIT_WORDS[match["split"].lower()] if splits else None, unicodedata.normalize("NFC", match["name"]))
+            ].append(path)
     return dict(sorted(found.items(), key=lambda item: item[1][0]))
 
 

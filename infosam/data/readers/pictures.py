@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,8 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in LEFT_BY_SYSTEMS
 
 
-def picture_files(folder: Path, problems: list[str]) -> Iterator[Path]:
-    """Files in a folder and below it, folder by folder; links to folders are followed once.
+def picture_files(folder: Path, problems: list[str], depth: int | None = None) -> Iterator[Path]:
+    """Files in a folder and below it, folder by folder, or so many levels down; links to folders are followed once.
 
     Raises DataError for a folder that cannot be listed."""
     seen: set[str] = set()
@@ -35,24 +36,28 @@ def picture_files(folder: Path, problems: list[str]) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not is_hidden(name))
+        if depth is not None and len(Path(place).relative_to(folder).parts) >= depth:
+            folders.clear()
         for name in sorted(files):
             path = Path(place, name)
             if is_readable(path):
                 yield path
 
 
-def pictures_in(folder: Path, problems: list[str]) -> Names:
+def pictures_in(folder: Path, problems: list[str], depth: int | None = None) -> Names:
     """They by their path below the folder without ending, sorted."""
     found: Names = {}
-    for path in picture_files(folder, problems):
-        found.setdefault(without_suffix(path.relative_to(folder)).as_posix(), []).append(path)
+    for path in picture_files(folder, problems, depth):
+        # Systems write the same accent in one letter or in two.
+        name = unicodedata.normalize("NFC", without_suffix(path.relative_to(folder)).as_posix())
+        found.setdefault(name, []).append(path)
     return dict(sorted(found.items()))
 
 
-def holds_pictures(folder: Path) -> bool:
-    """Whether there is at least one, at whatever depth."""
+def holds_pictures(folder: Path, depth: int | None = None) -> bool:
+    """Whether there is at least one, at whatever depth or so many levels down."""
     try:
-        return next(picture_files(folder, []), None) is not None
+        return next(picture_files(folder, [], depth), None) is not None
     except DataError:
         return False
 

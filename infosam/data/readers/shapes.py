@@ -110,6 +110,8 @@ def _polygons(segmentation: Any) -> list[NDArray[np.float64]]:
         if len(outline) < 6 or len(outline) % 2:
             raise BadShape(f"an outline has {len(outline)} numbers; at least three points, an even number, are needed")
         polygons.append(np.array(outline, dtype=np.float64).reshape(-1, 2))
+    if 0 < max(float(np.abs(points).max()) for points in polygons) <= 1:
+        raise BadShape("all its points lie in the first pixel; points are in pixels, not in shares of the image")
     return polygons
 
 

@@ -48,8 +48,10 @@ def choose_reader(source: Path, options: ReadOptions | None = None) -> Reader:
     below = _understood_below(source)
     lists = [name for name in inside if name.lower().endswith((".csv", ".tsv", ".json"))]
     near = below or [source / name for name in lists[:1]]
-    hint = f"; did you mean {' or '.join(map(str, near))}?" if near else ";"
-    hint += f" Say where images and masks lie, {EXAMPLE} (NAME: what both have in common)"
+    hint = f"; did you mean {' or '.join(map(str, near))}? Or" if near else ";"
+    if len(near) > SHOWN_FOLDERS:  # perhaps one for each image or patient
+        hint = f"; {len(near)} folders in it, such as {near[0]}, are data sets of their own;"
+    hint += f" say where images and masks lie, {EXAMPLE} (NAME: what both have in common)"
     shown = ", ".join(inside[:SHOWN_NAMES]) + (", ..." if len(inside) > SHOWN_NAMES else "") or "nothing"
     raise DataError(f"{source}: no data set found in it (it holds {shown}){hint}; {understood()}")
 
@@ -59,6 +61,6 @@ def _understood_below(source: Path) -> list[Path]:
     level = folders_in(source)[:LOOKED_AT]
     for _ in range(2):
         if found := [folder for folder in level if any(reader.fits(folder) for reader in READERS)]:
-            return found[:SHOWN_FOLDERS]
+            return found
         level = [below for folder in level for below in folders_in(folder)][:LOOKED_AT]
     return []

@@ -125,6 +125,24 @@ def test_an_image_that_only_shows_its_mask_is_refused(tmp_path: Path) -> None:
         read_pair(tmp_path / "image.png", tmp_path / "mask.png")
 
 
+@pytest.mark.parametrize("ending", ["tif", "gif", "png", "webp"])
+def test_a_file_of_several_pictures_is_refused_not_cut_to_the_first(ending: str, tmp_path: Path, image: Path) -> None:
+    frames = [Image.fromarray(HALF * 255), Image.fromarray((1 - HALF) * 255)]
+    frames[0].save(tmp_path / f"mask.{ending}", save_all=True, append_images=frames[1:])
+    for pair in ((image, tmp_path / f"mask.{ending}"), (tmp_path / f"mask.{ending}", image)):
+        with pytest.raises(Unusable, match="holds several pictures"):
+            read_pair(*pair)
+
+
+def test_smaller_copies_and_second_views_are_no_other_pictures(tmp_path: Path) -> None:
+    photo = Image.fromarray(np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3))
+    photo.save(tmp_path / "a.tif", save_all=True, append_images=[photo.resize((4, 3))])
+    photo.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[photo])
+    Image.fromarray(HALF).save(tmp_path / "mask.png")
+    for name in ("a.tif", "a.jpg"):
+        assert read_pair(tmp_path / name, tmp_path / "mask.png").fg_fraction == 0.5
+
+
 def test_a_transparent_mask_is_refused(tmp_path: Path, image: Path) -> None:
     Image.fromarray(np.stack([HALF * 0] * 3 + [HALF * 255], axis=2)).save(tmp_path / "mask.png")
     with pytest.raises(Unusable, match="transparent pixels"):

@@ -146,6 +146,9 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
     "damaged": lambda source: (source / "images/train/1.png").write_bytes(encoded(pixels(1))[:200]),
     "dark": deep(12),
     "size": replace_mask(disc(32)),
+    "pages": replace_image(
+        lambda: photo(1).convert("P"), format="GIF", save_all=True, append_images=[photo(2).convert("P")]
+    ),
     "own-mask": replace_image(lambda: Image.fromarray(disc())),
     "mask-alpha": replace_mask(Image.new("RGBA", (SIDE, SIDE), (255, 255, 255, 9))),
     "mask-smeared": smeared(),

@@ -147,7 +147,7 @@ def test_a_bad_option_is_refused_before_anything_is_read(
 @pytest.mark.parametrize("command", ["import", "check"])
 def test_help_names_the_options(command: str) -> None:
     output = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
-    for word in ("--bands", "--window", "--axis", "--slices", "--tile", "--overlap"):
+    for word in ("--bands", "--window", "--axis", "--slices", "--tile", "--overlap", "--images", "--masks"):
         assert word in output
     if command == "import":
         for word in ("GeoTIFF", "NIfTI", "DICOM", "npy"):

@@ -124,6 +124,13 @@ def test_splits_come_from_names_of_files_and_folders(source: Path) -> None:
     assert [pair.split for pair in discover(source).pairs] == ["train"] * 3 + ["val"] * 2 + ["test"]
 
 
+def test_a_folder_by_another_word_for_the_split_is_found(source: Path) -> None:
+    written(source, coco_content(), "annotations_val.json")
+    (source / "annotations" / "instances.json").unlink()
+    (source / "images").rename(source / "valid")
+    assert {pair.split for pair in discover(source).pairs} == {"val"}
+
+
 def test_one_file_of_a_folder_finds_the_images_beside_it(source: Path) -> None:
     assert len(discover(source / "annotations" / "instances.json").pairs) == 6
 
@@ -166,6 +173,7 @@ BAD_SHAPES = {
     "no number": [[1, 2, float("nan"), 4, 5, 6]],
     "infinite": [[1, 2, float("inf"), 4, 5, 6]],
     "beyond all": [[1, 2, 1e300, 4, 5, 6]],
+    "shares": [[0.1, 0.1, 0.9, 0.1, 0.9, 1.0]],
     "too few pixels": {"size": list(SIZE), "counts": [10, 20]},
     "negative run": {"size": list(SIZE), "counts": [-10, SIZE[0] * SIZE[1] + 10]},
     "other size": {"size": [2, 2], "counts": [0, 4]},

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
 from names import Read, touch
 
+from infosam.data.readers.pairing import Sides, matched
 from infosam.data.readers.table import choose_reader
 from infosam.errors import DataError
 
@@ -125,3 +127,47 @@ def test_a_data_set_further_down_is_proposed(tmp_path: Path) -> None:
     touch(tmp_path, "set/VOC2012/JPEGImages/#.jpg", "set/VOC2012/SegmentationClass/#.png")
     with pytest.raises(DataError, match=r"did you mean .*set/VOC2012"):
         choose_reader(tmp_path)
+
+
+def test_accents_in_one_letter_or_two_are_the_same(tmp_path: Path) -> None:
+    for side, form in (("images", "NFD"), ("masks", "NFC")):
+        touch(tmp_path / side, *(unicodedata.normalize(form, f"{word}.png") for word in ("école", "Äpfel", "ñandú")))
+    read = Read(tmp_path)
+    assert len(read.masks) == 3
+    assert not read.problems
+    assert not read.notes
+
+
+def test_images_in_a_format_that_is_not_read_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "images/0.HEIC", "images/1.jpg", "masks/0.png", "masks/1.png")
+    (problem,) = Read(tmp_path).problems
+    assert "0.HEIC is there, but no picture that is read here" in problem
+    touch(tmp_path / "all", "images/#.HEIC", "masks/#.png")
+    (problem,) = Read(tmp_path / "all").problems
+    assert "images: no picture or volume in it, but 0.HEIC, 1.HEIC, 2.HEIC" in problem
+
+
+def test_many_names_without_a_partner_are_listed_at_once(tmp_path: Path) -> None:
+    """Each compared with each, they took hours."""
+    pictures = {f"DSC{number * 7:06}": [tmp_path / f"{number}.jpg"] for number in range(20_000)}
+    drawn = {f"drawn by hand {number * 3:06}": [tmp_path / f"{number}.png"] for number in range(20_000)}
+    problems: list[str] = []
+    matched(Sides(tmp_path, tmp_path, tmp_path), pictures, drawn, None, problems)
+    assert len(problems) == 40_000
+
+
+def test_shifted_numbers_are_suspected(tmp_path: Path) -> None:
+    """Images from 1, masks from 0: removing what is left over would leave wrong pairs only."""
+    touch(tmp_path, *(f"images/img_{number}.jpg" for number in range(1, 10)), "masks/mask_#.png", numbers=9)
+    assert "if the numbers in the names are shifted, all pairs are wrong" in Read(tmp_path).problems[0]
+
+
+def test_many_data_sets_in_a_folder_are_not_all_proposed(tmp_path: Path) -> None:
+    touch(tmp_path, "a#/images/x.png", "a#/images/z.png", "a#/masks/x.png", "a#/masks/z.png", numbers=5)
+    with pytest.raises(DataError, match=r"5 folders in it, such as .*a0, are data sets of their own; say where"):
+        choose_reader(tmp_path)
+
+
+def test_packed_pictures_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "images/im#.ppm.gz", "labels/im#.ah.ppm.gz")
+    assert "images: no picture or volume in it, but im0.ppm.gz" in Read(tmp_path).problems[0]
