@@ -56,10 +56,23 @@ def smeared() -> Callable[[Path], None]:
     return write
 
 
-def turned(source: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    photo(1).save(source / "images/train/1.png", exif=exif)
+def turned(orientation: int, width: int = SIDE, *, mask_too: bool = True) -> Callable[[Path], None]:
+    """A picture to be turned, and its mask drawn after that, or else before."""
+
+    def write(source: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        mask = Image.fromarray(disc()).crop((0, 0, width, SIDE))
+        save(source, "train/1.png", photo(1).crop((0, 0, width, SIDE)), mask.transpose(2) if mask_too else mask)
+        Image.open(source / "images/train/1.png").save(source / "images/train/1.png", exif=exif)
+
+    return write
+
+
+def hot_pixel() -> Image.Image:
+    values = np.asarray(photo(1).convert("L"), np.uint16) * 4
+    values[3, 3] = 65535
+    return Image.fromarray(values)
 
 
 def cmyk(source: Path) -> None:
@@ -131,10 +144,18 @@ def of_two_classes(source: Path) -> None:
         Image.fromarray(disc(value=value)).save(source / f"masks/{path}.png")
 
 
-def drop(split: str) -> Callable[[Path], None]:
+def several_masks(source: Path) -> None:
+    pages = [Image.fromarray(disc()), Image.fromarray(255 - disc())]
+    (source / "masks/train/1.png").unlink()
+    pages[0].save(source / "masks/train/1.tif", save_all=True, append_images=pages[1:])
+
+
+def drop(*splits: str) -> Callable[[Path], None]:
     def write(source: Path) -> None:
         for kind in ("images", "masks"):
-            shutil.rmtree(source / kind / split)
+            for split in splits:
+                path = source / kind / split
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     return write
 
@@ -145,7 +166,9 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
     "format": lambda source: (source / "images/train/1.png").write_bytes(b"text"),
     "damaged": lambda source: (source / "images/train/1.png").write_bytes(encoded(pixels(1))[:200]),
     "dark": deep(12),
+    "nothing": drop("val", "test", "train/2.png", "train/3.png"),
     "size": replace_mask(disc(32)),
+    "size-rotated": turned(6, 48, mask_too=False),
     "mask-alpha": replace_mask(Image.new("RGBA", (SIDE, SIDE), (255, 255, 255, 9))),
     "mask-smeared": smeared(),
     "mask-values": replace_mask(np.repeat(np.arange(SIDE, dtype=np.uint8)[None], SIDE, axis=0)),
@@ -164,8 +187,11 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
     "split-shift": many_large_in_val,
     "sixteen-bit": replace_image(lambda: Image.fromarray(np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE))),
     "cmyk": cmyk,
-    "alpha": replace_image(lambda: photo(1).convert("RGBA")),
-    "exif": turned,
+    "alpha": replace_image(lambda: photo(1).convert("RGBA").rotate(9)),
+    "exif": turned(6, 48),
+    "exif-mask": turned(3),
+    "faint": replace_image(hot_pixel),
+    "frames": several_masks,
     "mask-palette": replace_mask(palette()),
     "mask-levels": replace_mask(disc(value=1)),
     "name": renamed,
