@@ -196,6 +196,8 @@ def check_command(
         told = f"{fixed.written:,} rows written to {fix}, {fixed.left_out:,} left out"
         text = f"{told}; next: infosam data check {fix / 'list.csv'}"
         messages.print(Text(text), soft_wrap=True)
+        if short := [one.what for one in report.findings if one.kind.name == "nothing"]:
+            raise DataError(f"{fix}: cannot be imported either: {short[0]}")
     elif report.count("error"):
         raise DataError(f"{source}: {page.counts(report)}; mend the errors, or let --fix DIR write a cleaned copy")
 

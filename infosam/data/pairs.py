@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from infosam.data.card import Split
 
 SHOWN_PROBLEMS = 20
-PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+PICTURE_SUFFIXES = {
+    ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff",
+    ".webp",
+}  # fmt: skip
 NO_CELLS: Mapping[str, str] = MappingProxyType({})
 
 

@@ -63,7 +63,8 @@ def look(pair: Listed, choice: MaskChoice, mask_px: int, *, allow_empty: bool = 
         opened = Opened(pair, picture, drawing, mask, mask_px, thumbnail)
         found = [(kind, what) for kind, test in PAIR_CHECKS.items() if (what := test(opened))]
         if choice.classes:  # an import leaves out images without the class
-            found = [("absent" if kind == "blank" else kind, what) for kind, what in found]
+            lacking = ("absent", f"{pair.mask.name}: no pixel of --class {' '.join(choice.classes)}")
+            found = [lacking if one[0] == "blank" else one for one in found if one[0] != "mask-levels"]
         return Facts(
             found=(*(one for one in found if not (allow_empty and one[0] == "blank")), *_named(pair)),
             absent=any(kind == "absent" for kind, _ in found),

@@ -35,6 +35,7 @@ class Finding:
     file: str
     what: str
     pair: int | None = None  # position of the pair in the source, for a thumbnail
+    other: int | None = None  # position of the pair that it is like
     mended: bool = False
     left_out: bool = False  # the cleaned copy does not have its row
 

@@ -125,12 +125,15 @@ def _section(found: list[Finding], report: Report, drawn: dict[int, str | None])
     kind = found[0].kind
     rows = []
     for number, finding in enumerate(found[:SHOWN_PER_KIND]):
-        place = finding.pair if number < PICTURES_PER_KIND else None
-        if place is not None and place not in drawn:
-            drawn[place] = thumbnail(report.listing.listed[place], report.options)
-        words = {"row": printable(finding.row), "file": printable(finding.file), "what": printable(finding.what)}
-        picture = None if place is None else drawn[place]
-        rows.append({**words, "mended": finding.mended, "left_out": finding.left_out, "picture": picture})
+        places = (finding.pair, finding.other) if number < PICTURES_PER_KIND else ()
+        for place in places:
+            if place is not None and place not in drawn:
+                drawn[place] = thumbnail(report.listing.listed[place], report.options)
+        pictures = [drawn[place] if place is not None else None for place in places] or [None, None]
+        what = finding.what.removeprefix(f"{finding.file}: ")  # the file stands beside it
+        words = {"row": printable(finding.row), "file": printable(finding.file), "what": printable(what)}
+        told = {"mended": finding.mended, "left_out": finding.left_out}
+        rows.append({**words, **told, "picture": pictures[0], "other": pictures[1]})
     return {
         **{"name": kind.name, "severity": kind.severity, "why": kind.why, "cure": kind.cure, "fix": kind.fix},
         "amount": f"{len(found):,}",

@@ -66,8 +66,9 @@ def check_source(
         findings += [_finding(kind, what, pair, position) for kind, what in seen.found]
     whole = Whole(source, listing.listed, facts)
     for kind, test in WHOLE_CHECKS.items():
-        for place, what in test(whole):
-            findings.append(_finding(kind, what, None if place is None else listing.listed[place], place))
+        for place, what, *other in test(whole):
+            one = _finding(kind, what, None if place is None else listing.listed[place], place)
+            findings.append(replace(one, other=other[0] if other else None))
     order = {name: number for number, name in enumerate(KINDS)}
     findings.sort(key=lambda one: (SEVERITIES.index(one.kind.severity), order[one.kind.name]))
     return Report(source=source, listing=listing, facts=tuple(facts), findings=tuple(findings), options=options)

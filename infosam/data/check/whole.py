@@ -50,7 +50,8 @@ class Whole:
         ]
 
 
-Said = Iterator[tuple[int | None, str]]  # position of the pair, or None for the whole set, and what is wrong
+# Position of the pair, or None for the whole set, what is wrong, and perhaps the position of the pair that it is like.
+Said = Iterator[tuple[int | None, str] | tuple[int, str, int]]
 
 
 def _leaks(whole: Whole) -> Said:
@@ -63,7 +64,7 @@ def _same(whole: Whole, *, across: bool) -> Said:
         earlier = first.setdefault(whole.facts[position].sha256, position)
         pair, other = whole.listed[position], whole.listed[earlier]
         if earlier != position and _apart(pair, other) is across:
-            yield position, f"{_place(pair)}: the same picture as {_place(other)}"
+            yield position, f"{_place(pair)}: the same picture as {_place(other)}", earlier
 
 
 def _near(whole: Whole) -> Said:
@@ -76,7 +77,7 @@ def _near(whole: Whole) -> Said:
 
     for one, other, turned in alike_in([thumb for _, thumb in seen], compared):
         text = f"{_place(pairs[one])} looks like {_place(pairs[other])}" + ", mirrored or turned" * turned
-        yield seen[one][0], text
+        yield seen[one][0], text, seen[other][0]
 
 
 def _apart(left: Listed, right: Listed) -> bool:

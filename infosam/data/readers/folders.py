@@ -21,6 +21,7 @@ MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "groundtruth", "ground_truth", "ground truth",
     "gt", "segmentation", "segmentations", "segmentationclass", "manual", "1st_manual", "labelstr",
 )  # fmt: skip
+NOT_READ = "is in no format that is read here; save it as PNG or JPEG"
 Places = tuple[Split | None, Path, Path]  # folder of images and of masks
 
 
@@ -114,14 +115,26 @@ def matched(
         for count, mask in enumerate(found)
     ]
     spare = sorted(drawn.keys() - {mask for found in paired.values() for mask in found})
+    unread = {} if not spare and len(paired) == len(pictures) else {one: _unread(one) for one in (images, masks)}
     for name, paths in pictures.items():
         if name in paired:
             continue
+        if (expected := _expected(rule, name)) in unread[masks]:
+            problems.append(f"{unread[masks][expected]}: {NOT_READ}")
+            continue
         near = [mask for mask in spare if mask.startswith(name)] or difflib.get_close_matches(name, spare, n=1)
         hint = f"; is it {drawn[near[0]][0].name}? Give both the same name" if near else "; add it or remove the image"
-        problems.append(f"{paths[0]}: no mask {_expected(rule, name)}.* in {masks}{hint}")
-    problems += [f"{drawn[name][0]}: mask without an image {name}.* in {images}; remove it" for name in spare]
+        problems.append(f"{paths[0]}: no mask {expected}.* in {masks}{hint}")
+    for name in spare:
+        other = unread[images].get(name)
+        lone = f"{drawn[name][0]}: mask without an image {name}.* in {images}; remove it"
+        problems.append(f"{other}: {NOT_READ}" if other else lone)
     return listed, rule
+
+
+def _unread(folder: Path) -> dict[str, Path]:
+    """Files directly in a folder that are kept in a way nobody here reads, such as a.heic, by their names."""
+    return {path.stem: path for path in sorted(folder.iterdir()) if path.is_file() and not is_readable(path)}
 
 
 def _expected(rule: Rule, image: str) -> str:
