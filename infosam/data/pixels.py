@@ -25,10 +25,11 @@ from infosam.data.masks import (
     objects_of,
 )
 from infosam.data.pairs import Labels, Listed, MaskChoice
-from infosam.data.transforms import to_rgb
+from infosam.data.transforms import EXIF_ORIENTATION, to_rgb
 from infosam.errors import DataError
 
 __all__ = [
+    "EXIF_ORIENTATION",
     "PICTURE_ERRORS",
     "Claim",
     "PairContent",
@@ -42,7 +43,6 @@ __all__ = [
     "read_pair",
 ]
 
-EXIF_ORIENTATION = 0x0112
 # Pillow's parsers raise any of these on damaged files; SyntaxError is its word for a broken PNG chunk.
 PICTURE_ERRORS = (
     OSError, SyntaxError, ValueError, TypeError, EOFError, IndexError, KeyError, OverflowError, ZeroDivisionError,

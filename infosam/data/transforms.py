@@ -18,6 +18,7 @@ from torchvision.transforms.functional import resize, to_pil_image
 
 from infosam.protocols import STRICT, ProtocolConfig
 
+EXIF_ORIENTATION = 0x0112
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB on the 0-255 scale; segment_anything.build_sam
 PIXEL_STD = (58.395, 57.12, 57.375)
 # Normalised value of each byte, per channel. A look-up in numpy stays on one core: torch would split so small a job
@@ -32,7 +33,8 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
     Integers above 255 and floats (16-bit, 32-bit, float files) are stretched linearly from their own minimum and
     maximum to 0..255, because such files rarely use their full range; files within 0..255 keep their values."""
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:  # otherwise it would be copied, and a large one is a burden
+        image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = _to_8_bit(np.asarray(image))
         return np.repeat(grey[:, :, None], 3, axis=2)
@@ -40,7 +42,7 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
         opaque = image.convert("RGBA")
         ground = Image.new("RGBA", opaque.size, (0, 0, 0, 255))
         image = Image.alpha_composite(ground, opaque)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def resized_hw(height: int, width: int, canvas_px: int) -> tuple[int, int]:

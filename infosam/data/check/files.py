@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,13 +17,14 @@ from infosam.data.check.near import thumbnail_of
 from infosam.data.masks import Unusable
 from infosam.data.pairs import Listed, MaskChoice
 from infosam.data.pixels import Claim, Drawing, Picture, open_both
+from infosam.data.threads import Room
 
 HUGE_PX = 16_000_000
 INVERTED_BORDER = 0.8  # share of border pixels that are object
 SURVIVING = 0.5  # of the area of an object, at the resolution of the model's masks
 FAINT = 32  # of 255: a picture of 16 bits that keeps within was stretched by a few odd pixels
 MIB = 1 << 20
-_HUGE = threading.Lock()
+_ROOM = Room(100_000_000)  # px of huge pictures at one time; each takes about 12 bytes
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Facts:
 
 def look(pair: Listed, choice: MaskChoice, mask_px: int, *, allow_empty: bool = False) -> Facts:
     """Everything found in one pair. Never raises for bad files."""
-    with _one_huge_at_a_time() as claim:
+    with _room_for_huge() as claim:
         try:
             picture, drawing = open_both(pair, choice, claim)
         except Unusable as problem:
@@ -76,20 +76,19 @@ def look(pair: Listed, choice: MaskChoice, mask_px: int, *, allow_empty: bool = 
 
 
 @contextmanager
-def _one_huge_at_a_time() -> Iterator[Claim]:
-    """Lets a huge picture be decoded only when no other thread holds one: many at once would fill the memory."""
-    held = False
+def _room_for_huge() -> Iterator[Claim]:
+    """Lets a huge picture be decoded when other threads do not hold too much: many at once would fill the memory."""
+    taken = 0
 
     def claim(size: tuple[int, int]) -> None:
-        nonlocal held
-        if size[0] * size[1] > HUGE_PX and not held:
-            held = _HUGE.acquire()
+        nonlocal taken
+        if (pixels := size[0] * size[1]) > HUGE_PX and not taken:
+            taken = _ROOM.take(pixels)
 
     try:
         yield claim
     finally:
-        if held:
-            _HUGE.release()
+        _ROOM.give_back(taken)
 
 
 def _value(drawing: Drawing) -> tuple[str, float] | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infosam.data.threads import AHEAD, in_order
+from infosam.data.threads import AHEAD, Room, in_order
 
 
 @pytest.fixture(autouse=True)
@@ -49,3 +49,23 @@ def test_an_error_ends_it_and_what_was_not_begun_is_left() -> None:
     with pytest.raises(ZeroDivisionError):
         next(taken)
     assert len(done) < 20
+
+
+def test_room_is_waited_for_and_one_alone_may_need_more_than_all() -> None:
+    room = Room(10)
+    order: list[str] = []
+    first = room.take(7)
+
+    def second() -> None:
+        order.append("asks")
+        taken = room.take(99)
+        order.append("has")
+        room.give_back(taken)
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    order.append("first is done")
+    room.give_back(first)
+    thread.join()
+    assert order.index("first is done") < order.index("has")
+    assert room.take(10) == 10

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 from small_sources import coco
-from spoiled import SIDE, SPOILS, copied, deep, disc, hair, mended, of_two_classes, photo, save
+from spoiled import SIDE, SPOILS, copied, deep, disc, hair, mended, of_two_classes, photo, save, wider
 
 from infosam import cli
 from infosam.data.check import files, page, whole
@@ -19,6 +19,7 @@ from infosam.data.check.fix import write_fixed
 from infosam.data.check.page import render_page, show_report, write_page
 from infosam.data.check.run import by_kind, check_source
 from infosam.data.pairs import MaskChoice, ReadOptions
+from infosam.data.threads import Room
 from infosam.errors import DataError
 
 
@@ -258,14 +259,30 @@ def test_swapped_masks_are_found_by_border_and_palette(big: bool, clean: Path) -
     assert "inverted" in found_in(clean)
 
 
-def test_of_huge_pictures_one_is_opened_at_a_time() -> None:
-    with files._one_huge_at_a_time() as claim:
-        claim((4000, 4000))
-        assert not files._HUGE.locked()
-        claim((4001, 4000))
-        claim((9000, 9000))
-        assert files._HUGE.locked()
-    assert not files._HUGE.locked()
+def test_huge_pictures_take_what_room_there_is_and_give_it_back(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wider(clean)
+    (clean / "masks/train/2.png").write_bytes(b"text")
+    taken: list[int] = []
+
+    class Counted(Room):
+        def take(self, amount: int) -> int:
+            taken.append(amount)
+            return super().take(amount)
+
+        def give_back(self, amount: int) -> None:
+            taken.append(-amount)
+            super().give_back(amount)
+
+    monkeypatch.setattr(files, "_ROOM", Counted(80_000))
+    monkeypatch.setattr(files, "HUGE_PX", 250 * 250)
+    assert found_in(clean).keys() == {"format", "huge"}
+    assert [amount for amount in taken if amount] == [90_000, -80_000]  # alone, if it is more than all
+
+
+def test_jpeg_2000_is_found_in_folders(clean: Path) -> None:
+    (clean / "images/train/1.png").unlink()
+    photo(1).save(clean / "images/train/1.jp2")
+    assert found_in(clean) == {}
 
 
 def test_opaque_pictures_are_not_transparent(clean: Path) -> None:
