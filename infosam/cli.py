@@ -18,7 +18,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from infosam import __version__
-from infosam.errors import UserError
+from infosam.errors import UserError, printable
 from infosam.plugins import COMMANDS, describe_fault, load_plugins
 
 EXIT_FAILED = 1
@@ -120,4 +120,4 @@ def _show(console: Console, error: Exception, *, title: str, session: Session) -
     message = str(error) if refused else f"{type(error).__name__}: {error}"
     if not refused and not session.verbose:
         message += "\n\nRun again with `infosam -v ...` to see where."
-    console.print(Panel(Text(message), title=title, title_align="left", border_style="red"))
+    console.print(Panel(Text(printable(message, keep="\n\t")), title=title, title_align="left", border_style="red"))

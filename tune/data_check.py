@@ -12,7 +12,7 @@ from rich.text import Text
 
 from infosam import __version__
 from infosam.config import ModelConfig
-from infosam.data.card import read_card
+from infosam.data.card import DatasetCard, read_card
 from infosam.data.check.findings import KINDS
 from infosam.data.check.run import MASK_PX, Report, check_source
 from infosam.data.console import progress
@@ -31,8 +31,10 @@ def check_data(data: Path, model: ModelConfig, home: Home, console: Console, *, 
     Blank masks are no error any more: the import asked for consent. Raises DataError for errors, which are looked for
     again the next time, and for a folder that is no data set."""
     mask_px = architecture(model.name, model.image_px).mask_px
-    record = home.checks / f"{read_card(data).digest}-{mask_px}.json"
-    counts = _read(record)
+    card = read_card(data)
+    record = home.checks / f"{card.digest}-{mask_px}.json"
+    files = _state(card)
+    counts = _read(record, files)
     if counts is None:
         with progress(console, "Checking data") as bar:
             report = check_source(data, allow_empty=True, mask_px=mask_px, progress=bar)
@@ -40,7 +42,7 @@ def check_data(data: Path, model: ModelConfig, home: Home, console: Console, *, 
             raise _refusal(data, report, mask_px)
         counts = Counter(finding.kind.name for finding in report.findings if finding.kind.severity == "warning")
         if remember:
-            _write(record, counts)
+            _write(record, counts, files)
     for name, count in counts.items():
         said = f"{data}: {name} ({count:,}): {KINDS[name].why}; {KINDS[name].cure}. See: {_again(data, mask_px)}"
         console.print(Text("data: ", style="yellow") + Text(said), soft_wrap=True)
@@ -57,20 +59,26 @@ def _refusal(data: Path, report: Report, mask_px: int) -> DataError:
     return DataError(f"{data}: unfit to train on; see {_again(data, mask_px)}\n  " + "\n  ".join(lines) + more)
 
 
-def _read(record: Path) -> Counter[str] | None:
-    """Warnings of an earlier look by this version; None if there was none that can be read."""
+def _state(card: DatasetCard) -> dict[str, list[int]]:
+    """Size and time of each file: what was damaged after a look has to be looked at again."""
+    found = {shard.name: card.path / shard.name for shard in card.shards}
+    return {name: [path.stat().st_size, path.stat().st_mtime_ns] for name, path in found.items() if path.is_file()}
+
+
+def _read(record: Path, files: dict[str, list[int]]) -> Counter[str] | None:
+    """Warnings of an earlier look at these very files by this version; None if there was none that can be read."""
     try:
         found: Any = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    known = isinstance(found, dict) and found.get("version") == __version__
+    known = isinstance(found, dict) and (found.get("version"), found.get("files")) == (__version__, files)
     return Counter({name: int(count) for name, count in found["warnings"].items()}) if known else None
 
 
-def _write(record: Path, counts: Counter[str]) -> None:
+def _write(record: Path, counts: Counter[str], files: dict[str, list[int]]) -> None:
     """Without it the next sweep looks again: no reason to stop this one."""
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(record, json.dumps({"version": __version__, "warnings": counts}) + "\n")
+        write_whole(record, json.dumps({"version": __version__, "files": files, "warnings": counts}) + "\n")
     except (OSError, UserError):
         return

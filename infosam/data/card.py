@@ -133,6 +133,9 @@ def check_domain(domain: str) -> None:
 
 def _no_card(folder: Path) -> str:
     if not folder.exists():
+        if address := re.match(r"([a-z][a-z0-9+.-]+):/+(.+)", str(folder)):
+            url = f"{address[1]}://{address[2]}"
+            return f"{url}: only folders on this machine are read; copy it here first with `infosam data pull {url}`"
         command = f"infosam data import SRC --domain NAME --out {folder}"
         return f"{folder}: no such folder; make the data set with `{command}`"
     return (

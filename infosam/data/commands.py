@@ -169,8 +169,9 @@ def check_command(
     fix: Annotated[Path | None, typer.Option(help="Write a cleaned copy into this new folder.")] = None,
 ) -> None:
     """Checks with progress, shows what was found, and leaves with exit code 2 if there are errors."""
+    from infosam.data.check import fix as fixing
+    from infosam.data.check import page
     from infosam.data.check.findings import FINDINGS_NAME
-    from infosam.data.check.page import counts, show_report, write_page
     from infosam.data.check.run import check_source
 
     messages = Console(stderr=True)
@@ -180,27 +181,31 @@ def check_command(
         raise ConfigError(
             "--fix with --instances: a cleaned copy keeps one mask a row; mend first, import with --instances"
         )
+    if out is not None:  # what cannot be written is said before the hours of a check
+        page.check_place(out)
+    if fix is not None:
+        fixing.check_place(source, fix)
     with progress(messages, "Checking") as bar:
         report = check_source(
             source, options, group=group, anew=new_splits, allow_empty=allow_empty, mask_px=mask_px, progress=bar
         )
     if fix is not None:
-        from infosam.data.check.fix import write_fixed
-
         with progress(messages, "Mending") as bar:
-            fixed = write_fixed(report, fix, bar)
+            fixed = fixing.write_fixed(report, fix, bar)
         report = replace(report, findings=fixed.findings)
     show_notes(messages, report.listing.notes)
-    show_report(Console(), report)
+    page.show_report(Console(), report)
     if out is not None:
-        write_page(report, out)
+        page.write_page(report, out)
         messages.print(Text(f"Page written to {out}, all findings to {out.with_name(FINDINGS_NAME)}"), soft_wrap=True)
     if fix is not None:
         told = f"{fixed.written:,} rows written to {fix}, {fixed.left_out:,} left out"
         text = f"{told}; next: infosam data check {fix / 'list.csv'}"
         messages.print(Text(text), soft_wrap=True)
+        if short := [one.what for one in report.findings if one.kind.name == "nothing"]:
+            raise DataError(f"{fix}: cannot be imported either: {short[0]}")
     elif report.count("error"):
-        raise DataError(f"{source}: {counts(report)}; mend the errors, or let --fix DIR write a cleaned copy")
+        raise DataError(f"{source}: {page.counts(report)}; mend the errors, or let --fix DIR write a cleaned copy")
 
 
 @app.command("show")
@@ -221,7 +226,14 @@ def show_command(
     from infosam.data.statistics import statistics, write_sheet
 
     console = Console()
-    _show_statistics(console, statistics(data))
+    rows = statistics(data)
+    _show_statistics(console, rows)
+    if split not in {row.split for row in rows} and (scores or sheet is not None):
+        there = " or ".join(f"--split {row.split}" for row in rows)
+        raise DataError(f"{data}: no rows in split {split!r}; choose {there}")
+    if sheet is not None:
+        drawn = write_sheet(data, split, sheet, amount=amount)
+        Console(stderr=True).print(Text(f"{drawn} images drawn in {sheet}"), soft_wrap=True)
     if scores:
         from infosam.config import load_run_config
         from infosam.yardstick import yardsticks
@@ -235,9 +247,6 @@ def show_command(
             table.add_row(row.prompt, *(f"{figure:.4f}" for figure in figures))
         console.print(table)
         console.print("A tuned model that does not beat both has learnt nothing.")
-    if sheet is not None:
-        drawn = write_sheet(data, split, sheet, amount=amount)
-        Console(stderr=True).print(Text(f"{drawn} images drawn in {sheet}"), soft_wrap=True)
 
 
 def _show_statistics(console: Console, rows: list[SplitStatistics]) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infosam.data.card import SPLITS, DatasetCard
+from infosam.errors import printable
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def show_card(console: Console, card: DatasetCard, *, done: str, place: str | No
 def show_notes(console: Console, notes: tuple[str, ...]) -> None:
     """One line each."""
     for note in notes:
-        console.print(Text("note: ", style="yellow") + Text(note), soft_wrap=True)
+        console.print(Text("note: ", style="yellow") + Text(printable(note)), soft_wrap=True)
 
 
 def sent(console: Console, url: str) -> Callable[[int, int | None], None]:

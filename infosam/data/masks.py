@@ -19,21 +19,23 @@ NEARLY_BLACK, NEARLY_WHITE = range(17), range(239, 256)
 VOID = 255  # what label maps write where nobody decided, such as the borders in Pascal VOC
 FEW_LABELS = 32  # labels are counted from 1; greys that a person draws objects in are spread wider
 MAX_GREY = 65_535  # values of masks beyond are colours
+COUNTED_PX = 1 << 20
 
 
 class Unusable(Exception):
     """A file or a pair of files cannot be used; the text names the file, the reason and the cure.
 
-    `kind` is its name in the table of `check.findings`."""
+    `kind` is its name in the table of `check.findings`; of several problems in one, `each` has them singly."""
 
-    def __init__(self, text: str, kind: str = "damaged") -> None:
+    def __init__(self, text: str, kind: str = "damaged", each: Sequence[Unusable] = ()) -> None:
         super().__init__(text)
         self.kind = kind
+        self.each: tuple[Unusable, ...] = tuple(each) or (self,)
 
 
 def mask_values(image: Image.Image, path: Path, *, colours: bool = False) -> NDArray[np.generic]:
     """(H, W) values of a mask; colours are told apart as numbers rrggbb, palette masks by their index, unless
-    `colours` asks for the colours of everything."""
+    `colours` asks for the colours of everything. A grey picture that was saved in colours is grey."""
     if image.mode in ("RGBA", "LA", "PA") and np.asarray(image.getchannel("A")).min() < 255:
         text = f"{path}: the mask has transparent pixels; save it without alpha, background 0 and object 255"
         raise Unusable(text, "mask-alpha")
@@ -41,14 +43,19 @@ def mask_values(image: Image.Image, path: Path, *, colours: bool = False) -> NDA
         image = image.getchannel(0)
     if not colours and (image.mode in ("1", "L", "P", "I", "F") or image.mode.startswith("I;16")):
         return np.asarray(image)
-    red, green, blue = (np.asarray(channel).astype(np.int32) for channel in image.convert("RGB").split())
-    return red * 65536 + green * 256 + blue
+    red, green, blue = (np.asarray(channel) for channel in image.convert("RGB").split())
+    if not colours and np.array_equal(red, green) and np.array_equal(red, blue):
+        return red
+    return red.astype(np.int32) * 65536 + green.astype(np.int32) * 256 + blue
 
 
 def distinct(values: NDArray[np.generic]) -> list[float]:
     """Sorted distinct values."""
-    if values.dtype == np.uint8:  # counting is ten times faster than sorting
-        return [float(value) for value in np.flatnonzero(np.bincount(values.ravel(), minlength=256))]
+    if values.dtype == np.uint8:  # counting is ten times faster than sorting; a few rows at once, for it copies
+        rows = max(1, COUNTED_PX // max(1, values.shape[-1]))
+        parts = (values[start : start + rows].ravel() for start in range(0, len(values), rows))
+        counted = sum((np.bincount(part, minlength=256) for part in parts), np.zeros(256, np.int64))
+        return [float(value) for value in np.flatnonzero(counted)]
     if values.dtype.kind in "iu" and values.size:
         low, high = int(values.min()), int(values.max())
         if high - low < values.size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -16,13 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from infosam.data.masks import Unusable, distinct, mask_values, named_by_colour, objects_of
+from infosam.data.masks import (
+    NEARLY_BLACK,
+    NEARLY_WHITE,
+    Unusable,
+    distinct,
+    mask_values,
+    named_by_colour,
+    objects_of,
+)
 from infosam.data.pairs import Labels, Listed, MaskChoice
-from infosam.data.rgb import is_turned, to_rgb, upright
+from infosam.data.rgb import EXIF_ORIENTATION, is_turned, to_rgb, upright
 from infosam.errors import DataError
 
 __all__ = [
     "PICTURE_ERRORS",
+    "Claim",
     "PairContent",
     "Unusable",
     "open_both",
@@ -85,9 +95,14 @@ class Picture:
     encoded: bytes | None  # the file, if that is upright
     pixels: NDArray[np.uint8]  # (H, W) or (H, W, 3)
     rgb: NDArray[np.uint8]  # (H, W, 3) upright
-    rotated: bool  # EXIF asked for it
-    mode: str  # Pillow's word for the kind of its pixels
-    transparent: bool  # it has an alpha channel or a transparent colour
+    orientation: int = 1  # EXIF's: 1 is upright, above 4 width and height change places
+    mode: str = ""  # Pillow's word for the kind of its pixels
+    transparent: bool = False  # some of it
+
+    @property
+    def rotated(self) -> bool:
+        """Whether EXIF asked for it."""
+        return self.orientation != 1
 
     @cached_property
     def upright(self) -> bytes:
@@ -103,6 +118,20 @@ class Drawing:
     mode: str = ""  # as above; empty if the mask is no picture
     format: str = ""
     values: tuple[float, ...] = ()
+    swapped: bool = False  # its palette shows the object black on white
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An encoded mask."""
+
+    values: NDArray[np.generic]  # (H, W), upright
+    mode: str
+    format: str
+    palette: tuple[int, ...] = ()  # red, green and blue of each index
+
+
+Claim = Callable[[tuple[int, int]], None]  # is told the size of a picture before that is decoded, and may wait
 
 
 def open_pair(pair: Listed, choice: MaskChoice | None = None) -> list[PairContent]:
@@ -113,21 +142,21 @@ def open_pair(pair: Listed, choice: MaskChoice | None = None) -> list[PairConten
     return [PairContent(source_image=picture.source, image=picture.upright, mask=mask) for mask in drawing.masks]
 
 
-def open_both(pair: Listed, choice: MaskChoice | None = None) -> tuple[Picture, Drawing]:
+def open_both(pair: Listed, choice: MaskChoice | None = None, claim: Claim | None = None) -> tuple[Picture, Drawing]:
     """A picture and its mask with all that is known of the files. Raises Unusable with every problem of the two."""
     problems: list[Unusable] = []
     picture: Picture | None = None
     drawing: Drawing | None = None
     try:
-        picture = open_picture(pair)
+        picture = open_picture(pair, claim)
     except Unusable as problem:
         problems.append(problem)
     try:
-        drawing = open_drawing(pair, choice)
+        drawing = open_drawing(pair, choice, claim)
     except Unusable as problem:
         problems.append(problem)
     if picture is None or drawing is None:
-        raise Unusable("; ".join(map(str, problems)), problems[0].kind)
+        raise Unusable("; ".join(map(str, problems)), problems[0].kind, problems)
     (mask_height, mask_width), (height, width) = drawing.masks[0].shape, picture.rgb.shape[:2]
     if (mask_height, mask_width) != (height, width):
         kind = "size-rotated" if picture.rotated and (mask_height, mask_width) == (width, height) else "size"
@@ -163,7 +192,7 @@ def open_picture_file(file: Path | IO[bytes]) -> Image.Image:
     return Image.open(file, formats=FORMATS)
 
 
-def open_picture(pair: Listed) -> Picture:
+def open_picture(pair: Listed, claim: Claim | None = None) -> Picture:
     """The picture of a pair. Raises Unusable."""
     path = pair.image
     content = pair.image_content() if pair.image_content else read_bytes(path, "image")
@@ -172,14 +201,21 @@ def open_picture(pair: Listed) -> Picture:
     try:
         with open_picture_file(BytesIO(content)) as image:
             refuse_pages(image, path, "image")
+            if claim:
+                claim(image.size)
             rgb, mode = _shown(image, path)
-            rotated = is_turned(image)
-            transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+            orientation = image.getexif().get(EXIF_ORIENTATION, 1) if is_turned(image) else 1
+            transparent = _is_transparent(image)
     except PICTURE_ERRORS as error:
         raise unreadable(path, "image", error) from error
-    kept = None if rotated else content
     return Picture(
-        source=content, encoded=kept, pixels=rgb, rgb=rgb, rotated=rotated, mode=mode, transparent=transparent
+        source=content,
+        encoded=content if orientation == 1 else None,
+        pixels=rgb,
+        rgb=rgb,
+        orientation=orientation,
+        mode=mode,
+        transparent=transparent,
     )
 
 
@@ -207,6 +243,12 @@ def own_pages(image: Image.Image) -> list[int]:
     return found
 
 
+def _is_transparent(image: Image.Image) -> bool:
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return False
+    return bool(np.asarray(image.convert("RGBA").getchannel("A")).min() < 255)
+
+
 def _shown(image: Image.Image, path: Path) -> tuple[NDArray[np.uint8], str]:
     """Pixels (H, W, 3) as of `to_rgb`, and the mode, with ";16" where Pillow keeps the upper 8 of 16 bits a colour.
 
@@ -225,17 +267,17 @@ def _of_pixels(pixels: NDArray[np.uint8]) -> Picture:
     """A picture that was never a file of its own. Its source is the pixels: another PNG library must not change it."""
     rgb = pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
     source = f"{pixels.shape}:".encode() + np.ascontiguousarray(pixels).tobytes()
-    return Picture(source=source, encoded=None, pixels=pixels, rgb=rgb, rotated=False, mode="", transparent=False)
+    return Picture(source=source, encoded=None, pixels=pixels, rgb=rgb)
 
 
-def open_drawing(pair: Listed, choice: MaskChoice | None = None) -> Drawing:
+def open_drawing(pair: Listed, choice: MaskChoice | None = None, claim: Claim | None = None) -> Drawing:
     """The mask of a pair. Raises Unusable."""
     path = pair.mask
     drawn = pair.mask_content() if pair.mask_content else read_bytes(path, "mask")
     choice = choice or MaskChoice()
     if isinstance(drawn, Labels):
         return Drawing(objects_of(drawn.values, choice, path, drawn.whole), values=drawn.whole)
-    return Drawing([drawn]) if isinstance(drawn, np.ndarray) else _decode_mask(drawn, path, choice)
+    return Drawing([drawn]) if isinstance(drawn, np.ndarray) else _decode_mask(drawn, path, choice, claim)
 
 
 def read_pair(image_path: Path, mask_path: Path) -> PairContent:
@@ -248,19 +290,37 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     return _decode_mask(read_bytes(path, "mask"), path, MaskChoice()).masks[0]
 
 
-def _decode_mask(content: bytes, path: Path, choice: MaskChoice) -> Drawing:
-    values, mode, kind = decode_values(content, path, choice)
-    found = tuple(distinct(values))
-    return Drawing(objects_of(values, choice, path, found), mode, kind, found)
+def _decode_mask(content: bytes, path: Path, choice: MaskChoice, claim: Claim | None = None) -> Drawing:
+    one = decode_values(content, path, choice, claim)
+    found = tuple(distinct(one.values))
+    return Drawing(
+        masks=objects_of(one.values, choice, path, found),
+        mode=one.mode,
+        format=one.format,
+        values=found,
+        swapped=not choice.classes and _is_swapped(found, one.palette),
+    )
 
 
-def decode_values(content: bytes, path: Path, choice: MaskChoice) -> tuple[NDArray[np.generic], str, str]:
-    """Values (H, W) of an encoded mask, upright, with its mode and format. Raises Unusable."""
+def _is_swapped(values: tuple[float, ...], palette: tuple[int, ...]) -> bool:
+    """Whether of two indices the lower one, background, is white and the other one black."""
+    if len(values) != 2 or int(values[1]) * 3 + 3 > len(palette):
+        return False
+    low, high = (palette[int(value) * 3 : int(value) * 3 + 3] for value in values)
+    return min(low) in NEARLY_WHITE and max(high) in NEARLY_BLACK
+
+
+def decode_values(content: bytes, path: Path, choice: MaskChoice, claim: Claim | None = None) -> Decoded:
+    """An encoded mask. Raises Unusable."""
     try:
         with open_picture_file(BytesIO(content)) as image:
             refuse_pages(image, path, "mask")
+            if claim:
+                claim(image.size)
             mode, kind = image.mode, image.format or ""
-            return mask_values(upright(image), path, colours=named_by_colour(choice)), mode, kind
+            palette = tuple(image.getpalette() or ()) if mode == "P" else ()
+            values = mask_values(upright(image), path, colours=named_by_colour(choice))
+            return Decoded(values, mode, kind, palette)
     except PICTURE_ERRORS as error:
         if isinstance(error, DataError):
             raise  # the user's choice, not the file

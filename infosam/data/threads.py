@@ -6,11 +6,36 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Condition
 from typing import TypeVar
 
 MAX_THREADS = 8
 AHEAD = 2  # results for each thread that may wait to be taken
 T = TypeVar("T")
+
+
+class Room:
+    """What threads share: as much as there is may be taken, by one who needs more than that when he is alone."""
+
+    def __init__(self, amount: int) -> None:
+        self._amount = self._free = amount
+        self._changed = Condition()
+
+    def take(self, amount: int) -> int:
+        """Waits until so much is free. Returns what was taken, to be given back."""
+        taken = min(amount, self._amount)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= taken)
+            self._free -= taken
+        return taken
+
+    def give_back(self, taken: int) -> None:
+        """For others to take."""
+        with self._changed:
+            self._free += taken
+            self._changed.notify_all()
+
+
 R = TypeVar("R")
 
 

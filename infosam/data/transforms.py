@@ -18,6 +18,7 @@ from torchvision.transforms.functional import resize, to_pil_image
 
 from infosam.protocols import STRICT, ProtocolConfig
 
+EXIF_ORIENTATION = 0x0112
 PIXEL_MEAN = (123.675, 116.28, 103.53)  # RGB on the 0-255 scale; segment_anything.build_sam
 PIXEL_STD = (58.395, 57.12, 57.375)
 # Normalised value of each byte, per channel. A look-up in numpy stays on one core: torch would split so small a job

@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from infosam.cli import build_app
+from infosam.errors import printable
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -88,6 +89,9 @@ class TestExitCodes:
         assert "Refused" in done.stderr
         assert "Traceback" not in done.stderr
         assert "DataError" not in done.stderr
+
+    def test_a_name_of_a_file_does_not_command_the_terminal(self) -> None:
+        assert printable("a\x1b[2J\n  b\u202e", keep="\n") == "a\\x1b[2J\n  b\\u202e"
 
     def test_a_message_of_several_lines_is_kept(self, run: Run) -> None:
         assert "and more" in run("refuse", "--many").stderr

@@ -94,6 +94,18 @@ def test_a_record_that_says_nothing_is_made_again(tmp_path: Path, home: Home, co
     assert json.loads(record.read_text())["warnings"] == {"duplicate": 1}
 
 
+def test_files_that_changed_are_looked_at_again(tmp_path: Path, home: Home) -> None:
+    """The card still has the digest of what was written once."""
+    data = imported(tmp_path, same=False)
+    assert said(data, home) == ""
+    (part,) = (data / "data").glob("*.parquet")
+    content = part.read_bytes()
+    start = content.index(b"IDAT") + 8
+    part.write_bytes(content[:start] + bytes(200) + content[start + 200 :])
+    with pytest.raises(DataError, match="unfit to train on"):
+        said(data, home)
+
+
 def test_a_look_that_is_not_remembered_leaves_nothing(tmp_path: Path, home: Home) -> None:
     assert "duplicate (1)" in said(imported(tmp_path, same=True), home, remember=False)
     assert not home.folder.exists()

@@ -5,24 +5,27 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from infosam.data.check.near import thumbnail_of
 from infosam.data.masks import Unusable, has_void
 from infosam.data.pairs import Listed, MaskChoice
-from infosam.data.pixels import Drawing, Picture, open_both
+from infosam.data.pixels import Claim, Drawing, Picture, open_both
+from infosam.data.threads import Room
 
 HUGE_PX = 16_000_000
-INVERTED_BORDER = 0.9  # share of border pixels that are object
 FAINT_SPAN, FAINT_PERCENT = 16, (1, 99)  # of 255: what nearly all pixels of a picture lie in
 FAINT_PX = 256  # looked at along each side
+INVERTED_BORDER = 0.8  # share of border pixels that are object
 SURVIVING = 0.5  # of the area of an object, at the resolution of the model's masks
 MIB = 1 << 20
-HASH_SIDE, GREY_SIDE = 8, 16
+_ROOM = Room(100_000_000)  # px of huge pictures at one time; each takes about 12 bytes
 
 
 @dataclass(frozen=True)
@@ -42,47 +45,56 @@ class Facts:
     """What is kept of a pair: little, for there may be many."""
 
     found: tuple[tuple[str, str], ...]  # (kind, what)
+    absent: bool = False  # it has no pixel of the chosen class, so an import leaves it out
     share: float | None = None  # of foreground; None if the pair cannot be opened
     sha256: bytes = b""  # of the image file
-    fingerprint: int = 0  # 64 bits: where brightness rises from left to right
-    grey: bytes = b""  # the picture at 16 x 16 px; empty if it is all of one tone
+    thumbnail: NDArray[np.uint8] | None = None  # of `near`; None also if the picture is all of one tone
     value: tuple[str, float] | None = None  # mode of the mask and its one value that is object, if that is not chosen
 
 
 def look(pair: Listed, choice: MaskChoice, mask_px: int, *, allow_empty: bool = False) -> Facts:
     """Everything found in one pair. Never raises for bad files."""
+    with _room_for_huge() as claim:
+        try:
+            picture, drawing = open_both(pair, choice, claim)
+        except Unusable as problem:
+            return Facts((*((one.kind, str(one)) for one in problem.each), *_named(pair)))
+        mask = drawing.masks[0] if len(drawing.masks) == 1 else np.logical_or.reduce(drawing.masks)
+        thumbnail = thumbnail_of(picture.rgb)
+        opened = Opened(pair, picture, drawing, mask, mask_px, choice)
+        found = [(kind, what) for kind, test in PAIR_CHECKS.items() if (what := test(opened))]
+        if choice.classes:  # an import leaves out images without the class
+            lacking = ("absent", f"{pair.mask.name}: no pixel of --class {' '.join(choice.classes)}")
+            found = [lacking if one[0] == "blank" else one for one in found if one[0] != "mask-levels"]
+        return Facts(
+            found=(*(one for one in found if not (allow_empty and one[0] == "blank")), *_named(pair)),
+            absent=any(kind == "absent" for kind, _ in found),
+            share=float(mask.mean()),
+            sha256=hashlib.sha256(picture.source).digest(),
+            thumbnail=thumbnail if np.ptp(thumbnail) > 8 else None,
+            value=_value(drawing) if not choice.classes else None,
+        )
+
+
+@contextmanager
+def _room_for_huge() -> Iterator[Claim]:
+    """Lets a huge picture be decoded when other threads do not hold too much: many at once would fill the memory."""
+    taken = 0
+
+    def claim(size: tuple[int, int]) -> None:
+        nonlocal taken
+        if (pixels := size[0] * size[1]) > HUGE_PX and not taken:
+            taken = _ROOM.take(pixels)
+
     try:
-        picture, drawing = open_both(pair, choice)
-    except Unusable as problem:
-        return Facts(((problem.kind, str(problem)), *_named(pair)))
-    mask = drawing.masks[0] if len(drawing.masks) == 1 else np.logical_or.reduce(drawing.masks)
-    opened = Opened(pair, picture, drawing, mask, mask_px, choice)
-    found = [(kind, what) for kind, test in PAIR_CHECKS.items() if (what := test(opened))]
-    fingerprint, grey = fingerprint_of(picture.rgb)
-    return Facts(
-        found=(*(one for one in found if not (allow_empty and one[0] == "blank")), *_named(pair)),
-        share=float(mask.mean()),
-        sha256=hashlib.sha256(picture.source).digest(),
-        fingerprint=fingerprint,
-        grey=grey,
-        value=_value(drawing) if not choice.classes else None,
-    )
+        yield claim
+    finally:
+        _ROOM.give_back(taken)
 
 
 def _value(drawing: Drawing) -> tuple[str, float] | None:
     objects = [value for value in drawing.values if value]
     return (drawing.mode, objects[-1]) if objects and len(drawing.values) <= 2 else None
-
-
-def fingerprint_of(rgb: NDArray[np.uint8]) -> tuple[int, bytes]:
-    """Difference hash of a picture (H, W, 3), 64 bits, and its grey values at 16 x 16, empty if it has one tone only.
-
-    Survives scaling, compression and small changes of brightness, not crops or turns."""
-    small = Image.fromarray(rgb).convert("L").resize((GREY_SIDE, GREY_SIDE), Image.Resampling.BOX)
-    tones = np.asarray(small.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BILINEAR), dtype=np.int16)
-    bits = (tones[:, 1:] > tones[:, :-1]).ravel()
-    grey = np.asarray(small)
-    return int.from_bytes(np.packbits(bits).tobytes(), "big"), grey.tobytes() if np.ptp(grey) > 8 else b""
 
 
 def _blank(opened: Opened) -> str:
@@ -96,7 +108,9 @@ def _full(opened: Opened) -> str:
 def _inverted(opened: Opened) -> str:
     mask = opened.mask
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
-    if mask.all() or mask.mean() < 0.5 or border < INVERTED_BORDER:
+    if opened.drawing.swapped:
+        return f"{opened.pair.mask.name}: its palette shows the object, the higher index, black on white"
+    if mask.all() or border < INVERTED_BORDER:
         return ""
     return f"{opened.pair.mask.name}: {border:.0%} of the border and {mask.mean():.0%} of all pixels are object"
 
@@ -107,8 +121,8 @@ def _thin(opened: Opened) -> str:
     if scale >= 1 or not opened.mask.any():
         return ""
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    cover = np.asarray(Image.fromarray(opened.mask.astype(np.float32)).resize(size, Image.Resampling.BOX))
-    surviving = float(cover[cover >= 0.5].sum() / cover.sum())
+    cover = np.asarray(Image.fromarray(opened.mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX))
+    surviving = float(cover[cover >= 128].sum() / max(1, cover.sum()))
     if surviving >= SURVIVING:
         return ""
     return f"{opened.pair.mask.name}: {1 - surviving:.0%} of the object vanish at {opened.mask_px} px"
@@ -130,9 +144,12 @@ def _faint(opened: Opened) -> str:
     return f"{opened.pair.image.name}: nearly all of its values, as they are shown, are {low:.0f} to {high:.0f} of 255"
 
 
+def _is_deep(picture: Picture) -> bool:
+    return picture.mode in ("I", "F") or ";16" in picture.mode
+
+
 def _sixteen_bit(opened: Opened) -> str:
-    mode = opened.picture.mode
-    return f"{opened.pair.image.name}: mode {mode}" if mode in ("I", "F") or ";16" in mode else ""
+    return f"{opened.pair.image.name}: mode {opened.picture.mode}" if _is_deep(opened.picture) else ""
 
 
 def _cmyk(opened: Opened) -> str:
@@ -145,6 +162,13 @@ def _alpha(opened: Opened) -> str:
 
 def _exif(opened: Opened) -> str:
     return f"{opened.pair.image.name}: to be turned" if opened.picture.rotated else ""
+
+
+def _exif_mask(opened: Opened) -> str:
+    height, width = opened.mask.shape
+    if not opened.picture.rotated or (opened.picture.orientation > 4 and height != width):
+        return ""
+    return f"{opened.pair.image.name}: turned, and the mask would have the same size if it was drawn before that"
 
 
 def _mask_jpeg(opened: Opened) -> str:
@@ -180,6 +204,7 @@ PAIR_CHECKS: Mapping[str, Callable[[Opened], str]] = {
     "cmyk": _cmyk,
     "alpha": _alpha,
     "exif": _exif,
+    "exif-mask": _exif_mask,
     "mask-jpeg": _mask_jpeg,
     "mask-palette": _mask_palette,
     "mask-levels": _mask_levels,

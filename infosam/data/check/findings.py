@@ -12,6 +12,7 @@ Severity = Literal["error", "warning", "note"]  # stops an import; makes results
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 FINDINGS_NAME = "findings.csv"
+COLUMNS = ("severity", "finding", "row", "file", "what", "why", "cure", "mended", "left_out")
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,21 @@ class Finding:
     file: str
     what: str
     pair: int | None = None  # position of the pair in the source, for a thumbnail
+    other: int | None = None  # position of the pair that it is like
     mended: bool = False
+    left_out: bool = False  # the cleaned copy does not have its row
 
 
 _ALL = (
     Kind("listing", "error", "a row that cannot be read as an image and its mask", "see the message"),
-    Kind("leak", "error", "scores would be of images or patients trained on", "keep each image and group in one split"),
+    Kind(
+        "leak",
+        "error",
+        "scores would be of images or patients trained on",
+        "keep each image and group in one split, or draw new ones: --new-splits",
+        fix=True,
+    ),
+    Kind("nothing", "error", "there is not enough to learn from", "see the message"),
     Kind("missing", "error", "the file cannot be opened", "add it, correct its name, or remove the row"),
     Kind("format", "error", "not a picture", "save it as PNG or JPEG"),
     Kind("damaged", "error", "the file is cut short or broken", "copy or export it again"),
@@ -51,9 +61,9 @@ _ALL = (
         "save 8 bits, stretched",
     ),
     Kind("size", "error", "the mask lies elsewhere than the object", "export the mask at the size of the image"),
-    Kind("size-rotated", "error", "the mask was drawn on the unrotated picture", "rotate the mask"),
     Kind("pages", "error", "all pictures but the first would be lost", "one file for each, or one npy (N, H, W)"),
     Kind("own-mask", "error", "the answer is in the picture: scores would mean nothing", "give the photograph"),
+    Kind("size-rotated", "error", "the mask was drawn on the unrotated picture", "rotate the mask", fix=True),
     Kind("mask-alpha", "error", "a transparent pixel is neither object nor background", "save the mask without alpha"),
     Kind("mask-smeared", "error", "JPEG changes values at edges", "threshold at 127, save as PNG", fix=True),
     Kind("mask-values", "error", "which value is the object is not known", "choose with --class, or one mask each"),
@@ -67,9 +77,11 @@ _ALL = (
     ),
     Kind("full", "warning", "the whole picture is the object: often a wrong export", "look at the mask"),
     Kind("inverted", "warning", "the border is the object: colours may be swapped", "look at it; swap 0 and 255"),
+    Kind("exif-mask", "warning", "the mask may be upside down", "look at it; save the picture upright, draw on that"),
     Kind("thin", "warning", "most of it is thinner than a pixel of the model's mask", "cut into tiles: --tile 1024"),
     Kind("duplicate", "warning", "the same picture in two splits makes scores too good", "keep one", fix=True),
     Kind("near-duplicate", "warning", "almost the same picture in two splits", "group them: --group, --new-splits"),
+    Kind("absent", "note", "it has no pixel of --class: an import leaves it out", "nothing, or choose another class"),
     Kind("repeated", "note", "the same picture twice in a split counts twice", "remove one, if it was not meant"),
     Kind("no-split", "note", "a split is missing and will be drawn from train", "give it, or let it be drawn"),
     Kind("no-train", "warning", "nothing to train on", "name the split train, or use the set for scoring only"),
@@ -104,7 +116,8 @@ def write_findings(path: Path, findings: Sequence[Finding]) -> None:
     """All findings, however many, as a CSV. Raises OSError."""
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
-        writer.writerow(["severity", "finding", "row", "file", "what", "why", "cure", "mended"])
+        writer.writerow(COLUMNS)
         for one in findings:
             kind = one.kind
-            writer.writerow([kind.severity, kind.name, one.row, one.file, one.what, kind.why, kind.cure, one.mended])
+            told = [one.row, one.file, one.what, kind.why, kind.cure, one.mended, one.left_out]
+            writer.writerow([kind.severity, kind.name, *told])

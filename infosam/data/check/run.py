@@ -22,6 +22,7 @@ from infosam.data.threads import in_order
 from infosam.errors import DataError
 
 MASK_PX = 256  # SAM's mask decoder, whatever the size of the image
+OF_MASKS = ("blank", "absent", "full", "inverted", "thin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +65,11 @@ def check_source(
     findings = [_of_listing(problem, listing.root) for problem in problems]
     for position, (pair, seen) in enumerate(zip(listing.listed, facts, strict=True)):
         findings += [_finding(kind, what, pair, position) for kind, what in seen.found]
-    whole = Whole(listing.listed, facts)
+    whole = Whole(source, listing.listed, facts)
     for kind, test in WHOLE_CHECKS.items():
-        for place, what in test(whole):
-            findings.append(_finding(kind, what, None if place is None else listing.listed[place], place))
+        for place, what, *other in test(whole):
+            one = _finding(kind, what, None if place is None else listing.listed[place], place)
+            findings.append(replace(one, other=other[0] if other else None))
     order = {name: number for number, name in enumerate(KINDS)}
     findings.sort(key=lambda one: (SEVERITIES.index(one.kind.severity), order[one.kind.name]))
     return Report(source=source, listing=listing, facts=tuple(facts), findings=tuple(findings), options=options)
@@ -110,5 +112,6 @@ def _of_listing(problem: str, root: Path) -> Finding:
 def _finding(kind: str, what: str, pair: Listed | None, position: int | None) -> Finding:
     if pair is None:
         return Finding(KINDS[kind], "", "", what)
-    file = pair.mask if kind.startswith("mask") or kind in ("blank", "full", "inverted", "thin") else pair.image
+    of_mask = kind.startswith("mask") or kind in OF_MASKS or what.startswith(f"{pair.mask}: ")
+    file = pair.mask if of_mask else pair.image
     return Finding(KINDS[kind], pair.row, str(file), what, position)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from infosam.data.card import SPLITS
 from infosam.data.check.files import Facts
+from infosam.data.check.near import alike_in
 from infosam.data.kinship import kin_apart
 from infosam.data.manifest import leaks_in
 from infosam.data.pairs import Listed
+from infosam.data.splits import complete_splits, united
+from infosam.errors import DataError
 
-NEAR_BITS = 3  # of 64 that may differ
-NEAR_TONE = 6.0  # mean difference of grey values, of 255
-BANDS, BAND_BITS = 4, 16  # two fingerprints that differ in at most three bits agree in one of four parts
-COMPARED = 200  # at most so many others for one picture: thousands of frames of one video are all alike
 LITTLE_SHARE = 0.01
+MANY_EMPTY = 0.5
+PLAIN_VALUES = {1.0, 255.0}  # two ways to write yes
 SHOWN_VALUES = 6
 SHIFT = 3.0
 MIN_SHIFTED = 10  # masks in a split below which its mean says nothing
@@ -28,6 +30,7 @@ MIN_SHIFTED = 10  # masks in a split below which its mean says nothing
 class Whole:
     """A set whose pairs have been looked at."""
 
+    source: Path
     listed: Sequence[Listed]
     facts: Sequence[Facts]
 
@@ -48,7 +51,8 @@ class Whole:
         ]
 
 
-Said = Iterator[tuple[int | None, str]]  # position of the pair, or None for the whole set, and what is wrong
+# Position of the pair, or None for the whole set, what is wrong, and perhaps the position of the pair that it is like.
+Said = Iterator[tuple[int | None, str] | tuple[int, str, int]]
 
 
 def _leaks(whole: Whole) -> Said:
@@ -66,23 +70,20 @@ def _same(whole: Whole, *, across: bool) -> Said:
         earlier = first.setdefault(whole.facts[position].sha256, position)
         pair, other = whole.listed[position], whole.listed[earlier]
         if earlier != position and _apart(pair, other) is across:
-            yield position, f"{_place(pair)}: the same picture as {_place(other)}"
+            yield position, f"{_place(pair)}: the same picture as {_place(other)}", earlier
 
 
 def _near(whole: Whole) -> Said:
-    buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for position in whole.firsts():
-        facts, pair = whole.facts[position], whole.listed[position]
-        if not facts.grey:
-            continue
-        bands = [(band, facts.fingerprint >> (band * BAND_BITS) & 0xFFFF) for band in range(BANDS)]
-        for earlier in dict.fromkeys(other for band in bands for other in buckets[band][:COMPARED]):
-            other = whole.listed[earlier]
-            if _apart(pair, other) and _alike(facts, whole.facts[earlier]):
-                yield position, f"{_place(pair)} looks like {_place(other)}"
-                break
-        for band in bands:
-            buckets[band].append(position)
+    seen = [(place, thumb) for place in whole.firsts() if (thumb := whole.facts[place].thumbnail) is not None]
+    pairs = [whole.listed[place] for place, _ in seen]
+    sums = [whole.facts[place].sha256 for place, _ in seen]
+
+    def compared(one: int, other: int) -> bool:
+        return _apart(pairs[one], pairs[other]) and sums[one] != sums[other]
+
+    for one, other, turned in alike_in([thumb for _, thumb in seen], compared):
+        text = f"{_place(pairs[one])} looks like {_place(pairs[other])}" + ", mirrored or turned" * turned
+        yield seen[one][0], text, seen[other][0]
 
 
 def _apart(left: Listed, right: Listed) -> bool:
@@ -92,13 +93,6 @@ def _apart(left: Listed, right: Listed) -> bool:
 
 def _place(pair: Listed) -> str:
     return f"{pair.image.name} ({pair.split or 'no split yet'})"
-
-
-def _alike(left: Facts, right: Facts) -> bool:
-    if left.sha256 == right.sha256 or (left.fingerprint ^ right.fingerprint).bit_count() > NEAR_BITS:
-        return False
-    tones = [np.frombuffer(one.grey, np.uint8).astype(np.float64) for one in (left, right)]
-    return bool(np.abs(tones[0] - tones[1]).mean() <= NEAR_TONE)
 
 
 def _no_split(whole: Whole) -> Said:
@@ -112,10 +106,32 @@ def _no_train(whole: Whole) -> Said:
         yield None, "no pair is in train"
 
 
+def _nothing(whole: Whole) -> Said:
+    """What ends an import though each pair is good."""
+    left = [(pair, facts) for pair, facts in zip(whole.listed, whole.facts, strict=True) if not facts.absent]
+    if whole.listed and not any(facts.share != 0 for _, facts in left):
+        yield None, f"all {len(whole.listed)} masks are empty; look at the values in them, and at --class"
+        return
+    links = [(pair.key, f"picture {facts.sha256.hex() or position}") for position, (pair, facts) in enumerate(left)]
+    keys = united(links)
+    try:
+        complete_splits(whole.source, {key: pair.split for key, (pair, _) in zip(keys, left, strict=True)}, seed=0)
+    except DataError as problem:
+        yield None, str(problem).removeprefix(f"{whole.source}: ")
+
+
 def _imbalance(whole: Whole) -> Said:
     shares = [share for split in SPLITS for share in whole.shares(split)]
     if shares and (mean := float(np.mean(shares))) < LITTLE_SHARE:
         yield None, f"objects cover {mean:.2%} of the pixels on average"
+    for split in SPLITS:
+        known = [
+            facts.share
+            for pair, facts in zip(whole.listed, whole.facts, strict=True)
+            if (pair.split or "train") == split and facts.share is not None and not facts.absent
+        ]
+        if (empty := known.count(0.0)) > MANY_EMPTY * len(known):
+            yield None, f"{empty:,} of {len(known):,} masks in {split} are empty"
 
 
 def _classes(whole: Whole) -> Said:
@@ -123,7 +139,7 @@ def _classes(whole: Whole) -> Said:
     modes = Counter(facts.value[0] for facts in whole.facts if facts.value)
     for mode in modes:
         counts = Counter(facts.value[1] for facts in whole.facts if facts.value and facts.value[0] == mode)
-        if len(counts) > 1:
+        if len(counts) > 1 and not counts.keys() <= PLAIN_VALUES:
             shown = ", ".join(f"{value:g} in {count:,}" for value, count in counts.most_common(SHOWN_VALUES))
             yield None, f"the object has {len(counts)} different values in masks of mode {mode}: {shown}"
 
@@ -142,6 +158,7 @@ def _split_shift(whole: Whole) -> Said:
 WHOLE_CHECKS: Mapping[str, Callable[[Whole], Said]] = {
     "leak": _leaks,
     "kin": _kin,
+    "nothing": _nothing,
     "duplicate": lambda whole: _same(whole, across=True),
     "repeated": lambda whole: _same(whole, across=False),
     "near-duplicate": _near,

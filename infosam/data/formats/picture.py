@@ -38,5 +38,5 @@ def open_mask(pair: Listed, choice: MaskChoice) -> Picture:
         return Picture(drawn.values)
     if isinstance(drawn, np.ndarray):
         return Picture(drawn)
-    values, _, _ = decode_values(drawn, pair.mask, choice)
+    values = decode_values(drawn, pair.mask, choice).values
     return Picture(values.astype(np.uint8) if values.dtype == np.bool_ else values)  # as of a mask, not as drawn

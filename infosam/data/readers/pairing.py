@@ -115,22 +115,27 @@ def _left_over(sides: Sides, rule: Rule, paired: dict[str, list[str]], pictures:
             f"{sides.masks}: as many masks as images are left over, {len(spare):,}: if the numbers in the names are "
             "shifted, all pairs are wrong; look at some before you remove any"
         )
+    unread = _unread(sides.masks) if alone else {}
     for number, name in enumerate(alone):
         near = _near(name, spare) if number < SHOWN_PROBLEMS else None  # comparing all with all would take hours
-        hint = f"; is it {drawn[near][0].name}? Give both the same name" if near else "; add it or remove the image"
-        problems.append(f"{pictures[name][0]}: no mask {_expected(rule, name)}.* in {sides.masks}{hint}")
-    unread = (
-        {path.stem: path.name for path in sides.images.rglob("*") if path.name and not is_readable(path)}
-        if spare
-        else {}
-    )
+        hint = f"is it {drawn[near][0].name}? Give both the same name" if near else "add it or remove the image"
+        hint = unread.get(_expected(rule, name), hint)
+        problems.append(f"{pictures[name][0]}: no mask {_expected(rule, name)}.* in {sides.masks}; {hint}")
+    unread = _unread(sides.images) if spare else {}
     for name in spare:
-        other = unread.get(posixpath.basename(_expected_image(rule, name)))
-        hint = f"{other} is there, but no picture that is read here: save it as PNG or JPEG" if other else "remove it"
-        problems.append(
-            f"{drawn[name][0]}: mask without an image {_expected_image(rule, name)}.* in {sides.images}; {hint}"
-        )
+        expected = _expected_image(rule, name)
+        hint = unread.get(posixpath.basename(expected), "remove it")
+        problems.append(f"{drawn[name][0]}: mask without an image {expected}.* in {sides.images}; {hint}")
     return problems
+
+
+def _unread(folder: Path) -> dict[str, str]:
+    """What to say of files that are kept in a way nobody here reads, such as a.heic, by their names without ending."""
+    return {
+        path.stem: f"{path} is there, but no picture that is read here: save it as PNG or JPEG"
+        for path in sorted(folder.rglob("*"))
+        if not is_readable(path) and not path.is_dir()
+    }
 
 
 def _near(name: str, spare: list[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from infosam.data.pairs import ReadOptions
@@ -34,6 +35,10 @@ def choose_reader(source: Path, options: ReadOptions | None = None) -> Reader:
     """The reader of a source. Raises DataError if there is no such source or nobody understands it."""
     try:
         if not source.exists():
+            if address := re.match(r"([a-z][a-z0-9+.-]+):/+(.+)", str(source)):
+                url = f"{address[1]}://{address[2]}"
+                cure = f"copy it here first; a data set of infosam with `infosam data pull {url}`"
+                raise DataError(f"{url}: only files on this machine are read; {cure}")
             raise DataError(f"{source}: no such file or folder; {understood()}")
         if options and (options.images is not None or options.masks is not None):
             return Patterns()

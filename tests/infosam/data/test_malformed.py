@@ -179,6 +179,15 @@ def without(name: str) -> Break:
     return make
 
 
+def kept_as(name: str) -> Break:
+    def make(folder: Path) -> Path:
+        write_pictures(folder)
+        (folder / name).with_suffix(".png").rename(folder / name)
+        return folder
+
+    return make
+
+
 def unreadable_name(folder: Path) -> Path:
     return csv_rows(folder, "images/a\0b.png,masks/1.png")
 
@@ -198,6 +207,9 @@ PNG = encoded(pixels(2))
 # name -> (what is done, words of the message, one of which is a cure)
 CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     "nothing there": (lambda folder: folder / "gone", ("no such file or folder", "expected one of")),
+    "a bucket": (lambda folder: Path("s3://bucket/set"), ("s3://bucket/set", "copy it here first")),
+    "a format nobody reads": (kept_as("images/2.heic"), ("images/2.heic", "save it as PNG")),
+    "masks nobody reads": (kept_as("masks/2.svg"), ("masks/2.svg", "save it as PNG")),
     "empty folder": (emptied, ("it holds nothing", "expected one of")),
     "folder of other things": (
         lambda folder: with_file("notes.txt", b"x")(folder).parent / "images",
@@ -343,7 +355,8 @@ def file_of(name: str) -> str:
         "image without mask": "3.png", "mask without image": "3.png", "link in a circle of folders": "again",
         "only blank masks": "source", "list is a broken parquet": "list.parquet", "Arrow file cut short": ".arrow",
         "COCO size of another picture": "1.png", "a name that is no UTF-8": "images/caf",
-        "a mask whose name is no UTF-8": "masks/caf",
+        "a mask whose name is no UTF-8": "masks/caf", "a bucket": "bucket", "a format nobody reads": "2.heic",
+        "masks nobody reads": "2.svg",
     }  # fmt: skip
     if name in elsewhere:
         return elsewhere[name]

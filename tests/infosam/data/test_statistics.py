@@ -48,6 +48,13 @@ def test_trivial_scores_on_squares_are_perfect_with_a_box(data: Path) -> None:
     assert 0 <= box.zero_shot_iou <= box.zero_shot_dice <= 1
 
 
+def only_test(csv_set: Path) -> Path:
+    """The same source without rows to train on."""
+    for name in ("train.csv", "val.csv"):
+        (csv_set / name).unlink(missing_ok=True)
+    return csv_set
+
+
 def test_the_command_shows_all_and_refuses_other_folders(
     data: Path, csv_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,7 +64,14 @@ def test_the_command_shows_all_and_refuses_other_folders(
     assert caught.value.code in (0, None)
     assert "foreground share" in capsys.readouterr().out
     assert (tmp_path / "s.png").is_file()
-    for arguments, expected in (([str(csv_set)], "import it first"), ([str(data), "--model", "vit_x"], "vit_x")):
+    scored_only = tmp_path / "scored"
+    import_dataset(only_test(csv_set), domain="scored", out=scored_only)
+    for arguments, expected in (
+        ([str(csv_set)], "import it first"),
+        ([str(data), "--model", "vit_x"], "vit_x"),
+        ([str(scored_only)], "no rows in split 'val'; choose --split test"),
+        (["s3://bucket/set"], "infosam data pull s3://bucket/set"),
+    ):
         with pytest.raises(SystemExit) as caught:
             cli.main(["data", "show", *arguments])
         assert caught.value.code == 2

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from infosam.data.threads import AHEAD, in_order
+from infosam.data.threads import AHEAD, Room, in_order
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +61,23 @@ def test_what_is_small_is_done_here_and_order_stays() -> None:
     assert list(in_order(work, range(20), small=lambda number: number % 3 > 0)) == list(range(20))
     here = threading.get_ident()
     assert [number for number in range(20) if where[number] == here] == [n for n in range(20) if n % 3]
+
+
+def test_room_is_waited_for_and_one_alone_may_need_more_than_all() -> None:
+    room = Room(10)
+    order: list[str] = []
+    first = room.take(7)
+
+    def second() -> None:
+        order.append("asks")
+        taken = room.take(99)
+        order.append("has")
+        room.give_back(taken)
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    order.append("first is done")
+    room.give_back(first)
+    thread.join()
+    assert order.index("first is done") < order.index("has")
+    assert room.take(10) == 10

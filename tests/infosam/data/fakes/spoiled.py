@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import struct
 import zlib
@@ -13,7 +14,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from small_sources import encoded, pixels
 
+from infosam.data.check.fix import write_fixed
+from infosam.data.check.run import Report, check_source
+
 SIDE = 64
+
+
+def state(folder: Path) -> dict[str, str]:
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def mended(source: Path, out: Path) -> Report:
+    """Checks the cleaned copy of a source, which stays as it is."""
+    folder = source if source.is_dir() else source.parent
+    before = state(folder)
+    write_fixed(check_source(source), out)
+    assert state(folder) == before
+    return check_source(out / "list.csv")
 
 
 def photo(seed: int, side: int = SIDE) -> Image.Image:
@@ -56,10 +73,17 @@ def smeared() -> Callable[[Path], None]:
     return write
 
 
-def turned(source: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    photo(1).save(source / "images/train/1.png", exif=exif)
+def turned(orientation: int, width: int = SIDE, *, mask_too: bool = True) -> Callable[[Path], None]:
+    """A picture to be turned, and its mask drawn after that, or else before."""
+
+    def write(source: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        mask = Image.fromarray(disc()).crop((0, 0, width, SIDE))
+        save(source, "train/1.png", photo(1).crop((0, 0, width, SIDE)), mask.transpose(2) if mask_too else mask)
+        Image.open(source / "images/train/1.png").save(source / "images/train/1.png", exif=exif)
+
+    return write
 
 
 def cmyk(source: Path) -> None:
@@ -131,10 +155,12 @@ def of_two_classes(source: Path) -> None:
         Image.fromarray(disc(value=value)).save(source / f"masks/{path}.png")
 
 
-def drop(split: str) -> Callable[[Path], None]:
+def drop(*splits: str) -> Callable[[Path], None]:
     def write(source: Path) -> None:
         for kind in ("images", "masks"):
-            shutil.rmtree(source / kind / split)
+            for split in splits:
+                path = source / kind / split
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     return write
 
@@ -145,11 +171,13 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
     "format": lambda source: (source / "images/train/1.png").write_bytes(b"text"),
     "damaged": lambda source: (source / "images/train/1.png").write_bytes(encoded(pixels(1))[:200]),
     "dark": deep(12),
+    "nothing": drop("val", "test", "train/2.png", "train/3.png"),
     "size": replace_mask(disc(32)),
     "pages": replace_image(
         lambda: photo(1).convert("P"), format="GIF", save_all=True, append_images=[photo(2).convert("P")]
     ),
     "own-mask": replace_image(lambda: Image.fromarray(disc())),
+    "size-rotated": turned(6, 48, mask_too=False),
     "mask-alpha": replace_mask(Image.new("RGBA", (SIDE, SIDE), (255, 255, 255, 9))),
     "mask-smeared": smeared(),
     "mask-values": replace_mask(np.repeat(np.arange(SIDE, dtype=np.uint8)[None], SIDE, axis=0)),
@@ -169,8 +197,9 @@ SPOILS: Mapping[str, Callable[[Path], object]] = {
     "faint": replace_image(lambda: Image.fromarray(np.asarray(photo(1)) // 24 + 100)),
     "sixteen-bit": replace_image(lambda: Image.fromarray(np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE))),
     "cmyk": cmyk,
-    "alpha": replace_image(lambda: photo(1).convert("RGBA")),
-    "exif": turned,
+    "alpha": replace_image(lambda: photo(1).convert("RGBA").rotate(9)),
+    "exif": turned(6, 48),
+    "exif-mask": turned(3),
     "mask-palette": replace_mask(palette()),
     "mask-levels": replace_mask(disc(value=1)),
     "name": renamed,
