@@ -21,6 +21,8 @@ CARD_NAME = "dataset.json"
 OLD_SHARD = "data.parquet"  # version 1 knew one file only, and the card did not name it
 SHARD_NAME = re.compile(r"data/part-\d{5}\.parquet|data\.parquet")
 MOVES_NAME = re.compile(r"splits-[0-9a-f]{8}\.parquet")
+UNFINISHED = re.compile(r"data/\.part-\d+\.partial|\.splits-[0-9a-f]{8}\.parquet\.partial|\.dataset\.json\.partial")
+OURS = (SHARD_NAME, MOVES_NAME, UNFINISHED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,13 @@ class DatasetCard:
     shards: tuple[Shard, ...] = ()  # in the order of the rows
     moves: str | None = None  # file with the splits that count, after a re-split; the column `split` is older then
     written: bool = True  # False: the import found this very data set already there and wrote nothing
+
+
+def foreign(card: DatasetCard) -> list[str]:
+    """Files in the folder of a data set that are not its own; what a stopped command left is."""
+    files = (path for path in card.path.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = (path.relative_to(card.path).as_posix() for path in files)
+    return sorted(name for name in names if not (name == CARD_NAME or any(one.fullmatch(name) for one in OURS)))
 
 
 def write_card(folder: Path, card: DatasetCard) -> None:
