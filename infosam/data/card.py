@@ -20,7 +20,11 @@ SCHEMA_VERSION = 2
 CARD_NAME = "dataset.json"
 OLD_SHARD = "data.parquet"  # version 1 knew one file only, and the card did not name it
 SHARD_NAME = re.compile(r"data/part-\d{5}\.parquet|data\.parquet")
+DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+DIGEST = re.compile(r"[0-9a-z]{1,64}")
 MOVES_NAME = re.compile(r"splits-[0-9a-f]{8}\.parquet")
+UNFINISHED = re.compile(r"data/\.part-\d+\.partial|\.splits-[0-9a-f]{8}\.parquet\.partial|\.dataset\.json\.partial")
+OURS = (SHARD_NAME, MOVES_NAME, UNFINISHED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,13 @@ class DatasetCard:
     shards: tuple[Shard, ...] = ()  # in the order of the rows
     moves: str | None = None  # file with the splits that count, after a re-split; the column `split` is older then
     written: bool = True  # False: the import found this very data set already there and wrote nothing
+
+
+def foreign(card: DatasetCard) -> list[str]:
+    """Files in the folder of a data set that are not its own; what a stopped command left is."""
+    files = (path for path in card.path.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = (path.relative_to(card.path).as_posix() for path in files)
+    return sorted(name for name in names if not (name == CARD_NAME or any(one.fullmatch(name) for one in OURS)))
 
 
 def write_card(folder: Path, card: DatasetCard) -> None:
@@ -83,8 +94,8 @@ def read_card(folder: Path) -> DatasetCard:
             )
         counts: dict[str, int] = {split: int(content["counts"][split]) for split in SPLITS}
         return DatasetCard(
-            domain=str(content["domain"]),
-            digest=str(content["digest"]),
+            domain=_matching(DOMAIN, content["domain"]),
+            digest=_matching(DIGEST, content["digest"]),
             counts=counts,
             path=folder,
             notes=tuple(str(note) for note in content.get("notes", ())),
@@ -110,9 +121,9 @@ def _shards(content: Any, version: int, rows: int) -> tuple[Shard, ...]:
 
 
 def _matching(pattern: re.Pattern[str], name: object) -> str:
-    """A file name of ours: a card from a stranger must not lead out of its folder."""
+    """A name as ours are: a card from a stranger must not lead out of its folder, or that of copies."""
     if not pattern.fullmatch(str(name)):
-        raise ValueError(f"{name!r} is no file of a data set")
+        raise ValueError(f"{name!r} is no name that infosam gives")
     return str(name)
 
 
@@ -122,7 +133,7 @@ AUTO, PLAIN = "auto", "none"
 
 def check_domain(domain: str) -> None:
     """Raises DataError unless `domain` can be part of file and model names everywhere."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", domain):
+    if not DOMAIN.fullmatch(domain):
         raise DataError(
             f"domain {domain!r}: use 1 to 64 letters, digits, '-' or '_', starting with a letter or digit; "
             "it becomes part of model and folder names"

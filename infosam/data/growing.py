@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infosam.data.card import (
-    MOVES_NAME,
     OLD_SHARD,
-    SHARD_NAME,
+    OURS,
     SPLITS,
     DatasetCard,
     Shard,
@@ -159,10 +157,9 @@ def _changing(folder: Path) -> Iterator[DatasetCard]:
 def _sweep(card: DatasetCard) -> None:
     """Removes files of ours that the card does not name: left by a command that was stopped, or replaced."""
     named = {card.moves, *(shard.name for shard in card.shards)}
-    ours = (SHARD_NAME, MOVES_NAME, re.compile(r"(data/\.part-\d+|\.splits-[0-9a-f]{8}\.parquet)\.partial"))
     for path in (*card.path.glob("*.parquet"), *card.path.glob(".*.partial"), *card.path.glob("data/*")):
         name = path.relative_to(card.path).as_posix()
-        if name not in named and any(pattern.fullmatch(name) for pattern in ours):
+        if name not in named and any(pattern.fullmatch(name) for pattern in OURS):
             with suppress(OSError):
                 path.unlink()
     with suppress(OSError):

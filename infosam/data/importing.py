@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from infosam.data.card import SPLITS, DatasetCard, Split, check_domain, read_card, write_card
+from infosam.data.card import SPLITS, DatasetCard, Split, check_domain, foreign, read_card, write_card
 from infosam.data.manifest import Found, Review, Splitting, discover
 from infosam.data.pairs import Pair, ReadOptions
 from infosam.data.pixels import Unusable, is_small, open_pair
 from infosam.data.rows import row_digest, row_of, set_digest, taken
 from infosam.data.shards import ShardWriter
-from infosam.data.staging import put_in_place, staged
+from infosam.data.staging import put_back, put_in_place, staged
 from infosam.data.threads import in_order
 from infosam.errors import DataError
 
@@ -92,7 +92,8 @@ def import_dataset(
     is written and the card says so. Raises DataError with every bad file, or if `out` is something else; `overwrite`
     replaces another data set, never a folder of other things."""
     check_domain(domain)
-    existing = _existing(source, out)
+    put_back(out)
+    _existing(source, out)
     found = discover(source, options, splitting or Splitting(seed=seed))
     with staged(out) as folder:
         with ShardWriter(folder) as writer:
@@ -108,6 +109,7 @@ def import_dataset(
             notes=found.notes,
             shards=shards,
         )
+        existing = _existing(source, out)  # asked again: another import may have been faster
         if existing is not None and (existing.domain, existing.digest) == (domain, card.digest):
             return replace(existing, written=False)
         if existing is not None and not overwrite:
@@ -116,8 +118,10 @@ def import_dataset(
                 f"{sum(existing.counts.values())} rows, digest {existing.digest[:12]}); "
                 "choose another --out, or replace it with --overwrite"
             )
+        if existing is not None and (others := foreign(existing)):
+            raise DataError(f"{out}: holds other files, too, such as {others[0]}; move them before it is replaced")
         write_card(folder, card)
-        put_in_place(folder, out)
+        put_in_place(folder, out, replace=existing is not None)
     return card
 
 

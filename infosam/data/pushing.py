@@ -79,7 +79,8 @@ def push(folder: Path, url: str, progress: Progress | None = None, *, overwrite:
             if progress:
                 progress(sum(sizes[: number + 1]), sum(sizes))
         _send(system, folder / CARD_NAME, f"{root}/{CARD_NAME}")
-        for name in sums.keys() - {shard.name for shard in card.shards}:  # or data/*.parquet would hold two data sets
+        old = sums.keys() | ({there.moves} if there and there.moves else set())
+        for name in old - {card.moves, *(shard.name for shard in card.shards)}:  # or data/*.parquet would hold two sets
             if system.get_file_info(f"{root}/{name}").is_file:
                 system.delete_file(f"{root}/{name}")
     return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from infosam.download import Progress, sha256_of_file
 from infosam.errors import DataError
 
 CHUNK_BYTES = 8 << 20
+WITH_SECRET = re.compile(r"([^:/]+)://[^/?#@]*:(?!\d+/)[^@]*@")
 
 
 def local_copy(url: str, cache: Path, progress: Progress | None = None) -> Path:
@@ -60,7 +62,12 @@ def copy_name(card: DatasetCard) -> str:
 def file_system(url: str) -> tuple[Any, str]:
     """The file system of an address and the path in it: Arrow's own (s3, gs, hdfs, file), then those of fsspec.
 
-    Raises DataError."""
+    Raises DataError, also for an address with a secret in it, which would be shown, and stored with results."""
+    if found := WITH_SECRET.match(url):
+        raise DataError(
+            f"{found[1]}://...@{url[found.end() :]}: leave the secret out of the address, it would end in logs and "
+            "results; set it in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or in ~/.aws"
+        )
     try:
         system, root = pa.fs.FileSystem.from_uri(url.rstrip("/"))
         return system, root

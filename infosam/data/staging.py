@@ -19,8 +19,9 @@ def staged(out: Path) -> Iterator[Path]:
 
     What a killed process left beside `out` is removed; a folder in use is locked, and the system ends the lock with its
     process."""
-    parents = [parent for parent in out.absolute().parents if not parent.exists()]
-    folder = out.absolute().parent / f".{out.name}.{uuid.uuid4().hex[:8]}.partial"
+    place = _place(out)
+    parents = [parent for parent in place.parents if not parent.exists()]
+    folder = place.parent / f".{place.name}.{uuid.uuid4().hex[:8]}.partial"
     handle: int | None = None
     try:
         fresh = folder.with_suffix(".new")
@@ -28,7 +29,7 @@ def staged(out: Path) -> Iterator[Path]:
         handle = _locked(fresh)
         fresh.rename(folder)  # not before it is locked: another process may be tidying up
         with suppress(OSError):
-            _remove_left(out.absolute())
+            _remove_left(place)
         yield folder
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from error
@@ -55,27 +56,54 @@ def _locked(folder: Path) -> int | None:
     return handle
 
 
-def _remove_left(out: Path) -> None:
-    for path in out.parent.iterdir():
-        name = path.name.removeprefix(f".{out.name}.")
-        if name == path.name or not name.endswith(".partial") or len(name) != len("01234567.partial"):
-            continue
+def _place(out: Path) -> Path:
+    """Where `out` really is: a link to a folder, perhaps on a larger disk, stays one."""
+    return Path(os.path.realpath(out))
+
+
+def _left(place: Path, ending: str) -> Iterator[Path]:
+    for path in place.parent.iterdir():
+        name = path.name.removeprefix(f".{place.name}.")
+        if name != path.name and name.endswith(ending) and len(name) == len("01234567") + len(ending):
+            yield path
+
+
+def _remove_left(place: Path) -> None:
+    for path in _left(place, ".partial"):
         handle = _locked(path)
         if handle is not None:
             shutil.rmtree(path, ignore_errors=True)
             os.close(handle)
+    for path in _left(place, ".replaced"):
+        if place.exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def put_in_place(folder: Path, out: Path) -> None:
-    """Renames the finished folder to `out`; an older data set there is moved aside first and removed last."""
+def put_back(out: Path) -> None:
+    """An older data set that a killed process had moved aside and not yet replaced is at `out` again."""
+    place = _place(out)
+    if place.exists() or not place.parent.is_dir():
+        return
+    for aside in _left(place, ".replaced"):
+        handle = _locked(aside.with_suffix(".partial"))  # None: it is at work, or had finished
+        if handle is not None:
+            with suppress(OSError):
+                aside.rename(place)
+            os.close(handle)
+
+
+def put_in_place(folder: Path, out: Path, *, replace: bool = False) -> None:
+    """Renames the finished folder to `out`; with `replace` an older data set there is moved aside first and removed
+    last. Raises OSError if there is one without."""
+    place = _place(out)
     aside = folder.with_suffix(".replaced")
-    replacing = out.exists() and any(out.iterdir())
+    replacing = replace and place.exists() and any(place.iterdir())
     if replacing:
-        out.rename(aside)
+        place.rename(aside)
     try:
-        folder.rename(out)
+        folder.rename(place)
     except OSError:
         if replacing:
-            aside.rename(out)
+            aside.rename(place)
         raise
     shutil.rmtree(aside, ignore_errors=True)

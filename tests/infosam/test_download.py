@@ -183,6 +183,12 @@ def test_a_busy_server_is_asked_again_and_given_up_in_the_end(server: Server, ou
     assert [path.name for path in out.parent.iterdir()] == ["file.pth"]
 
 
+def test_a_server_that_falls_silent_is_asked_again(server: Server, out: Path) -> None:
+    server.stalls_s = 0.5
+    assert fetched(server.address, out, timeout_s=0.2)
+    assert server.asked == [None, None]
+
+
 @pytest.mark.parametrize("sha256", [SHA256, None])
 @pytest.mark.parametrize("page", [b"<!DOCTYPE html><html>virus scan", b"\xef\xbb\xbf\n<html lang=en>"])
 def test_a_page_instead_of_the_file_is_told(server: Server, out: Path, sha256: str | None, page: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infosam.data.card import DatasetCard, Split, read_card
+from infosam.data.card import CARD_NAME, DatasetCard, Split, read_card
 from infosam.data.masks import Unusable
 from infosam.data.pairs import Listed, ReadOptions
 from infosam.data.pixels import read_bytes
@@ -22,6 +23,7 @@ from infosam.data.readers.contract import Listing, inside
 from infosam.data.readers.lists import split_named
 from infosam.data.shards import row_tables
 from infosam.data.splits import SPLIT_WORDS
+from infosam.download import sha256_of_file
 from infosam.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img", "picture", "pixel_values")
@@ -43,6 +45,7 @@ class HuggingFace:
     def read(self, source: Path, options: ReadOptions, problems: list[str]) -> Listing:
         root = source if source.is_dir() else source.parent
         listed: list[Listed] = []
+        problems += _damages(source)
         moves = _moves(source)
         notes: dict[str, None] = {}
         for split, path in _files(source):
@@ -85,6 +88,16 @@ def _card(source: Path) -> DatasetCard | None:
         return read_card(source)
     except DataError:
         return None
+
+
+def _damages(source: Path) -> Iterator[str]:
+    """Files of a data set of infosam that are not those that were written: a picture with a wrong bit often opens."""
+    card = _card(source)
+    for shard in card.shards if card else ():
+        path = source / shard.name
+        with suppress(OSError):  # of a file that is missing, which is told when it is read
+            if shard.sha256 and sha256_of_file(path) != shard.sha256:
+                yield f"{path}: is damaged: its SHA-256 is not that of {CARD_NAME}; copy it again, or import anew"
 
 
 def _moves(source: Path) -> Mapping[str, Mapping[str, str]]:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import typer
@@ -20,6 +22,7 @@ from infosam.data import growing, shards
 from infosam.data.card import DatasetCard, read_card
 from infosam.data.commands import register
 from infosam.data.growing import append, resplit
+from infosam.data.known import known_rows
 from infosam.data.manifest import Splitting
 from infosam.data.statistics import statistics
 from infosam.data.store import import_dataset, open_dataset
@@ -62,6 +65,20 @@ def test_rows_are_added_beside_the_old_files(grown_set: Path, more: Path) -> Non
     now = (grown_set / "data/part-00000.parquet").stat()
     assert (now.st_ino, now.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
     assert files(grown_set) == ["data/part-00000.parquet", "data/part-00001.parquet", "dataset.json"]
+
+
+def test_other_programs_read_what_has_grown(grown_set: Path, more: Path, tmp_path: Path) -> None:
+    """Also after a re-split, whose table lies beside the folder that they are given."""
+    import datasets  # takes seconds
+
+    append(more, grown_set)
+    resplit(grown_set, seed=1)
+    ids = sorted(row.id for row in known_rows(read_card(grown_set)))
+    assert sorted(pandas.read_parquet(grown_set / "data")["id"]) == ids
+    assert sorted(pyarrow.dataset.dataset(grown_set / "data").to_table(["id"])["id"].to_pylist()) == ids
+    loaded = datasets.load_dataset(str(grown_set / "data"), cache_dir=str(tmp_path / "cache"))["train"]
+    assert sorted(loaded["id"]) == ids
+    assert loaded[0]["image"].size == (loaded[0]["width"], loaded[0]["height"])
 
 
 def test_the_digest_is_that_of_one_import(grown_set: Path, csv_set: Path, more: Path, tmp_path: Path) -> None:

@@ -223,6 +223,47 @@ def test_folders_and_files_of_others_are_never_touched(csv_set: Path, out: Path,
     assert (out / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_data_set_with_files_of_others_in_it_is_not_replaced(csv_set: Path, folder_set: Path, out: Path) -> None:
+    card = imported(csv_set, out)
+    shutil.copytree(folder_set, out / "data" / "raw")
+    with pytest.raises(DataError, match=r"holds other files, too, such as data/raw/.*move them"):
+        imported(out / "data" / "raw", out, overwrite=True)
+    assert open_dataset(out).card == card
+    shutil.rmtree(out / "data" / "raw")
+    assert imported(folder_set, out, overwrite=True).written
+
+
+def test_a_data_set_that_came_meanwhile_is_not_replaced(csv_set: Path, folder_set: Path, out: Path) -> None:
+    def meanwhile(done: int, total: int) -> None:
+        if done == total:
+            imported(csv_set, out)
+
+    with pytest.raises(DataError, match="already holds another data set"):
+        import_dataset(folder_set, domain="polyp", out=out, progress=meanwhile)
+    assert open_dataset(out).ids("train")[0] == "train_0"
+
+
+def test_a_link_to_another_disk_stays_one(csv_set: Path, folder_set: Path, tmp_path: Path) -> None:
+    real, out = tmp_path / "disk" / "set", tmp_path / "set"
+    real.mkdir(parents=True)
+    out.symlink_to(real)
+    for source in (csv_set, folder_set):
+        card = imported(source, out, overwrite=True)
+        assert out.is_symlink()
+        assert open_dataset(real).card.digest == card.digest
+        assert [path.name for path in real.parent.iterdir()] == ["set"]
+
+
+def test_killed_between_two_renames_the_old_data_set_is_put_back(csv_set: Path, folder_set: Path, out: Path) -> None:
+    card = imported(csv_set, out)
+    out.rename(out.with_name(".set.01234567.replaced"))
+    out.with_name(".set.01234567.partial").mkdir()
+    with pytest.raises(DataError, match="already holds another data set"):
+        imported(folder_set, out)
+    assert open_dataset(out).card == card
+    assert [path.name for path in out.parent.iterdir()] == ["set"]
+
+
 def test_an_empty_folder_is_used(csv_set: Path, out: Path) -> None:
     out.mkdir(parents=True)
     assert imported(csv_set, out).written

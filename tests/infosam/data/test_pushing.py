@@ -128,13 +128,16 @@ def test_nothing_of_a_data_set_that_was_replaced_is_left(
     made: Path, folder_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Programs that read data/*.parquet would mix the two."""
+    resplit(made, seed=3)
     push(made, (tmp_path / "shelf").as_uri())
+    assert list((tmp_path / "shelf").glob("splits-*"))
     (tmp_path / "shelf" / "data" / "mine.txt").write_text("not of the card")
     monkeypatch.setattr(shards, "SHARD_MIB", 256)
     import_dataset(folder_set, domain="other", out=tmp_path / "other")
     push(tmp_path / "other", (tmp_path / "shelf").as_uri(), overwrite=True)
     names = {path.name for path in (tmp_path / "shelf" / "data").iterdir()}
     assert names == {"part-00000.parquet", "mine.txt"}
+    assert not list((tmp_path / "shelf").glob("splits-*"))
     assert sum(open_dataset(tmp_path / "shelf").card.counts.values()) == 20
 
 

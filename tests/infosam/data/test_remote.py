@@ -12,7 +12,7 @@ from infosam import cli
 from infosam.data import remote
 from infosam.data.card import read_card
 from infosam.data.growing import resplit
-from infosam.data.remote import local_copy
+from infosam.data.remote import WITH_SECRET, local_copy
 from infosam.data.store import open_dataset
 from infosam.errors import DataError
 
@@ -106,6 +106,19 @@ def test_wrong_addresses_are_told(url: str, reason: str, tmp_path: Path) -> None
     with pytest.raises(DataError, match=reason):
         local_copy(url, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("secret", ["AKIA:s3cr3t@lab/set", "AKIA:s3/cr3t@lab/set", ":s3cr3t@lab/set?scheme=http"])
+def test_a_secret_in_an_address_is_refused_and_not_shown(secret: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"s3://\.\.\.@lab/set.*: leave the secret out.*AWS_SECRET") as caught:
+        local_copy(f"s3://{secret}", tmp_path / "cache")
+    assert "cr3t" not in str(caught.value)
+
+
+def test_a_port_and_a_user_are_no_secret() -> None:
+    assert not any(
+        map(WITH_SECRET.match, ("hdfs://name:9000/a@b", "abfs://box@account/set", "file:///a:b@c", "s3://a/b:c@d"))
+    )
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from old_form import aged
 
 from infosam.data import shards
 from infosam.data.card import DatasetCard, read_card
+from infosam.data.remote import local_copy
 from infosam.data.shards import ShardWriter, row_tables
 from infosam.data.statistics import statistics
 from infosam.data.store import import_dataset, open_dataset
@@ -120,14 +121,18 @@ def test_the_old_form_is_read_as_before(folder_set: Path, tmp_path: Path) -> Non
 # ------------------------------------------------------------------------------------------------------- damage
 
 
-def test_a_card_of_a_stranger_does_not_lead_out(csv_set: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("field", ["domain", "digest", "shard"])
+def test_a_card_of_a_stranger_does_not_lead_out(csv_set: Path, tmp_path: Path, field: str) -> None:
+    """A copy of a bucket is named after domain and digest."""
     imported(csv_set, tmp_path / "set")
     path = tmp_path / "set" / "dataset.json"
     content = json.loads(path.read_text())
-    content["shards"][0]["name"] = "../other/data/part-00000.parquet"
+    place, key = (content["shards"][0], "name") if field == "shard" else (content, field)
+    place[key] = "../other/data/part-00000.parquet"
     path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="no file of a data set"):
-        open_dataset(tmp_path / "set")
+    for read in (open_dataset, lambda folder: local_copy(str(folder), tmp_path / "cache")):
+        with pytest.raises(DataError, match="no name that infosam gives"):
+            read(tmp_path / "set")
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,7 @@ class Server(ThreadingHTTPServer):
     endless = False
     status: int | None = None
     busy = 0  # answers that are 503 before the others
+    stalls_s = 0.0  # before its first answer
     kind = "application/octet-stream"
     points_to: str | None = None  # another address, for every name but /moved
     etag: str | None = None  # honoured in If-Range
@@ -46,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
             start = int(match[1])
         server.agents.append(self.headers.get("User-Agent", ""))
         server.busy -= 1
+        time.sleep(server.stalls_s if len(server.asked) == 1 else 0)
         if server.status or server.busy >= 0:
             self.send_error(server.status or 503)
             return

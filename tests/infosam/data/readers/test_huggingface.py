@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from small_sources import AMOUNT, encoded, folders, huggingface, pixels, truth, write_pictures
 
+from infosam.data.check.run import check_source
 from infosam.data.manifest import discover
 from infosam.data.pairs import ReadOptions
 from infosam.data.pixels import Unusable, open_pair
@@ -144,6 +145,18 @@ def test_a_data_set_of_infosam_is_a_source_again(tmp_path: Path) -> None:
         np.testing.assert_array_equal(left.image, right.image)
         np.testing.assert_array_equal(left.mask, right.mask)
     assert stores[0].ids("train") == stores[1].ids("train")
+
+
+def test_a_wrong_bit_in_a_data_set_of_infosam_is_an_error(tmp_path: Path) -> None:
+    """In a photo it would open, and in a mask be another object."""
+    import_dataset(folders(tmp_path / "source"), domain="squares", out=tmp_path / "set")
+    path = tmp_path / "set/data/part-00000.parquet"
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"part-00000.parquet: is damaged: its SHA-256 .*copy it again"):
+        discover(tmp_path / "set")
+    assert [finding.kind.name for finding in check_source(tmp_path / "set").findings][:1] == ["listing"]
 
 
 def test_what_datasets_itself_saves_is_imported(tmp_path: Path) -> None:
