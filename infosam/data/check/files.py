@@ -135,10 +135,12 @@ def _huge(opened: Opened) -> str:
 
 
 def _faint(opened: Opened) -> str:
-    if not np.ptp(opened.picture.rgb):
+    if not np.ptp(opened.thumbnail) and not np.ptp(opened.picture.rgb):
         return f"{opened.pair.image.name}: all of one tone"
+    if not _is_deep(opened.picture):
+        return ""
     low, high = np.quantile(opened.thumbnail, (0.01, 0.99))
-    if not _is_deep(opened.picture) or high - low >= FAINT:
+    if high - low >= FAINT:
         return ""
     return f"{opened.pair.image.name}: keeps within {high - low:.0f} of 255 tones, but for a few pixels"
 
