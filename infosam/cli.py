@@ -59,10 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and leaves the process with the exit code described above."""
     session = Session(verbose=os.environ.get("INFOSAM_DEBUG", "") not in ("", "0"))
     console = Console(stderr=True)
-    app, problems = build_app()
-    for problem in problems:
-        console.print(Text("warning: ", style="yellow") + Text(problem), soft_wrap=True)
     try:
+        app, problems = build_app()  # loads every room: long enough for somebody to press Ctrl-C
+        for problem in problems:
+            console.print(Text("warning: ", style="yellow") + Text(problem), soft_wrap=True)
         app(args=None if arguments is None else list(arguments), prog_name="infosam", obj=session)
     except UserError as error:
         _show(console, error, title="Refused", session=session)

@@ -42,6 +42,7 @@ from infosam.data.source_options import (
 from infosam.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from infosam.data.check.run import Report
     from infosam.data.statistics import SplitStatistics
 
 IMPORT_HELP = """Check images and masks and store them as one data set.
@@ -169,9 +170,6 @@ def check_command(
     fix: Annotated[Path | None, typer.Option(help="Write a cleaned copy into this new folder.")] = None,
 ) -> None:
     """Checks with progress, shows what was found, and leaves with exit code 2 if there are errors."""
-    from infosam.data.check import fix as fixing
-    from infosam.data.check import page
-    from infosam.data.check.findings import FINDINGS_NAME
     from infosam.data.check.run import check_source
 
     messages = Console(stderr=True)
@@ -181,17 +179,34 @@ def check_command(
         raise ConfigError(
             "--fix with --instances: a cleaned copy keeps one mask a row; mend first, import with --instances"
         )
-    if out is not None:  # what cannot be written is said before the hours of a check
-        page.check_place(out)
-    if fix is not None:
-        fixing.check_place(source, fix)
+    _check_places(source, out, fix)
     with progress(messages, "Checking") as bar:
         report = check_source(
             source, options, group=group, anew=new_splits, allow_empty=allow_empty, mask_px=mask_px, progress=bar
         )
+    _tell(report, messages, out, fix)
+
+
+def _check_places(source: Path, out: Path | None, fix: Path | None) -> None:
+    """What cannot be written is said before the hours of a check. Raises DataError."""
+    from infosam.data.check import fix as fixing
+    from infosam.data.check import page
+
+    if out is not None:
+        page.check_place(out)
+    if fix is not None:
+        fixing.check_place(source, fix)
+
+
+def _tell(report: Report, messages: Console, out: Path | None, fix: Path | None) -> None:
+    """Table, page and cleaned copy. Raises DataError if the data, or its copy, cannot be imported."""
+    from infosam.data.check import page
+    from infosam.data.check.findings import FINDINGS_NAME
+    from infosam.data.check.fix import write_fixed
+
     if fix is not None:
         with progress(messages, "Mending") as bar:
-            fixed = fixing.write_fixed(report, fix, bar)
+            fixed = write_fixed(report, fix, bar)
         report = replace(report, findings=fixed.findings)
     show_notes(messages, report.listing.notes)
     page.show_report(Console(), report)
@@ -205,7 +220,9 @@ def check_command(
         if short := [one.what for one in report.findings if one.kind.name == "nothing"]:
             raise DataError(f"{fix}: cannot be imported either: {short[0]}")
     elif report.count("error"):
-        raise DataError(f"{source}: {page.counts(report)}; mend the errors, or let --fix DIR write a cleaned copy")
+        raise DataError(
+            f"{report.source}: {page.counts(report)}; mend the errors, or let --fix DIR write a cleaned copy"
+        )
 
 
 @app.command("show")

@@ -170,19 +170,10 @@ def emptied(folder: Path) -> Path:
     return folder
 
 
-def without(name: str) -> Break:
+def without(name: str, instead: str = "gone") -> Break:
     def make(folder: Path) -> Path:
         write_pictures(folder)
-        (folder / name).unlink()
-        return folder
-
-    return make
-
-
-def kept_as(name: str) -> Break:
-    def make(folder: Path) -> Path:
-        write_pictures(folder)
-        (folder / name).with_suffix(".png").rename(folder / name)
+        (folder / name).rename(folder / instead)
         return folder
 
     return make
@@ -208,8 +199,8 @@ PNG = encoded(pixels(2))
 CASES: Mapping[str, tuple[Break, tuple[str, ...]]] = {
     "nothing there": (lambda folder: folder / "gone", ("no such file or folder", "expected one of")),
     "a bucket": (lambda folder: Path("s3://bucket/set"), ("s3://bucket/set", "copy it here first")),
-    "a format nobody reads": (kept_as("images/2.heic"), ("images/2.heic", "save it as PNG")),
-    "masks nobody reads": (kept_as("masks/2.svg"), ("masks/2.svg", "save it as PNG")),
+    "a format nobody reads": (without("images/2.png", "images/2.heic"), ("images/2.heic", "save it as PNG")),
+    "masks nobody reads": (without("masks/2.png", "masks/2.svg"), ("masks/2.svg", "save it as PNG")),
     "empty folder": (emptied, ("it holds nothing", "expected one of")),
     "folder of other things": (
         lambda folder: with_file("notes.txt", b"x")(folder).parent / "images",
