@@ -238,11 +238,15 @@ def decode_values(content: bytes, path: Path, choice: MaskChoice) -> tuple[NDArr
         with open_picture_file(BytesIO(content)) as image:
             refuse_pages(image, path, "mask")
             mode, kind = image.mode, image.format or ""
-            return mask_values(ImageOps.exif_transpose(image), path, colours=named_by_colour(choice)), mode, kind
+            values = mask_values(ImageOps.exif_transpose(image), path, colours=named_by_colour(choice))
     except PICTURE_ERRORS as error:
         if isinstance(error, DataError):
             raise  # the user's choice, not the file
         raise unreadable(path, "mask", error) from error
+    if kind == "JPEG" and choice.classes and len(distinct(values)) > 2:
+        text = f"{path}: the mask is a JPEG, which changes the values that --class is about"
+        raise Unusable(f"{text}; export it again as PNG", "mask-smeared")
+    return values, mode, kind
 
 
 def decode_rgb(content: bytes, path: Path) -> NDArray[np.uint8]:
