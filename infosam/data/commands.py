@@ -57,7 +57,10 @@ SRC is one of
 
 - a [bold]COCO[/bold] JSON with polygons or run lengths, or a folder with one per split;
 
-- a [bold]Hugging Face[/bold] data set on disk (Arrow or Parquet), or a data set of infosam.
+- a [bold]Hugging Face[/bold] data set on disk (Arrow or Parquet), or a data set of infosam;
+
+- anything else, if [bold]--images and --masks[/bold] say where files lie: 'SPLIT/images/NAME.jpg' and
+'SPLIT/gt/NAME_*.png'.
 
 Images and masks are pictures, or [bold]GeoTIFF, NIfTI, DICOM[/bold] (a file, or a folder with one series), [bold]npy or
 npz[/bold]: slices and tiles (--slices, --tile) become images of their own, and those of one scene, volume or patient

@@ -164,7 +164,7 @@ def list_pairs(source: Path, options: ReadOptions, group: str | None = None) -> 
         for pair in listing.listed
         if pair.image == pair.mask and pair.image_content is None
     ]
-    if group:
+    if group is not None:
         listing = replace(listing, listed=grouped(listing, group, problems))
     listing = replace(listing, notes=(*listing.notes, *doubts_of(listing, group)))
     return listing, [problem.encode(errors="backslashreplace").decode() for problem in problems]

@@ -92,7 +92,10 @@ def object_values(
     Without a choice the file must have at most two values: 0 and that of the object, or almost black and almost white.
     Raises Unusable if it has more, or two others."""
     if choice.classes:
-        return tuple(class_value(word) for word in choice.classes)
+        chosen = tuple(class_value(word) for word in choice.classes)
+        if is_smeared(values, found):  # the one value would be an object with holes
+            raise _not_binary(path, values, found)
+        return chosen
     objects = tuple(value for value in found if value != 0)
     if len(objects) == len(found) == 2 and not (found[0] in NEARLY_BLACK and found[1] in NEARLY_WHITE):
         low, high = map(shown_value, found)

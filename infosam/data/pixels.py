@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -162,7 +162,7 @@ def open_both(pair: Listed, choice: MaskChoice | None = None, claim: Claim | Non
         kind = "size-rotated" if picture.rotated and (mask_height, mask_width) == (width, height) else "size"
         sizes = f"{mask_width} x {mask_height} px, its image {pair.image.name} {width} x {height} px"
         raise Unusable(f"{pair.mask}: the mask is {sizes}{_SIZE_CURES[kind]}", kind)
-    if picture.mode and _shows_only(picture.rgb, np.logical_or.reduce(drawing.masks)):
+    if picture.mode and _shows_only(picture.rgb, drawing.masks):
         text = f"{pair.image}: the image is a drawing of its own mask {pair.mask.name}"
         raise Unusable(f"{text}, so everything would look easy; give the photograph", "own-mask")
     return picture, drawing
@@ -176,11 +176,12 @@ def is_small(pair: Listed) -> bool:
         return True  # there is nothing to open
 
 
-def _shows_only(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bool:
-    """Whether a picture (H, W, 3) has one colour where a mask (H, W) is and another where it is not."""
+def _shows_only(rgb: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]]) -> bool:
+    """Whether a picture (H, W, 3) has one colour where its masks (H, W) are and another where they are not."""
     few = rgb[:: max(1, len(rgb) // SAMPLED_PX), :: max(1, rgb.shape[1] // SAMPLED_PX)]
     if len(np.unique(few.reshape(-1, 3), axis=0)) > 2:  # of a photograph; nothing else has to be looked at
         return False
+    mask = np.logical_or.reduce(masks)
     inside, outside = rgb[mask], rgb[~mask]
     if not len(inside) or not len(outside) or (inside[0] == outside[0]).all():
         return False
@@ -320,11 +321,14 @@ def decode_values(content: bytes, path: Path, choice: MaskChoice, claim: Claim |
             mode, kind = image.mode, image.format or ""
             palette = tuple(image.getpalette() or ()) if mode == "P" else ()
             values = mask_values(upright(image), path, colours=named_by_colour(choice))
-            return Decoded(values, mode, kind, palette)
     except PICTURE_ERRORS as error:
         if isinstance(error, DataError):
             raise  # the user's choice, not the file
         raise unreadable(path, "mask", error) from error
+    if kind == "JPEG" and choice.classes and len(distinct(values)) > 2:
+        text = f"{path}: the mask is a JPEG, which changes the values that --class is about"
+        raise Unusable(f"{text}; export it again as PNG", "mask-smeared")
+    return Decoded(values, mode, kind, palette)
 
 
 def decode_rgb(content: bytes, path: Path) -> NDArray[np.uint8]:

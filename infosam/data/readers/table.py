@@ -16,7 +16,7 @@ from infosam.data.readers.huggingface import HuggingFace
 from infosam.data.readers.lists import Lists
 from infosam.data.readers.patterns import EXAMPLE, Patterns
 from infosam.data.readers.pictures import folders_in
-from infosam.errors import DataError
+from infosam.errors import ConfigError, DataError
 
 # Most telling first: a folder of images and masks may hold a list of them, and a data set's folder a stray picture.
 READERS: tuple[Reader, ...] = (HuggingFace(), Lists(), Coco(), Folders(), ArraySets(), Cases(), Beside())
@@ -41,10 +41,10 @@ def choose_reader(source: Path, options: ReadOptions | None = None) -> Reader:
                 raise DataError(f"{url}: only files on this machine are read; {cure}")
             raise DataError(f"{source}: no such file or folder; {understood()}")
         if options and (options.images is not None or options.masks is not None):
-            return Patterns()
+            return _without_columns(Patterns(), options)
         for reader in READERS:
             if reader.fits(source):
-                return reader
+                return reader if isinstance(reader, Lists | HuggingFace) else _without_columns(reader, options)
         inside = sorted(path.name + "/" * path.is_dir() for path in source.iterdir()) if source.is_dir() else None
     except OSError as error:
         raise DataError(f"{source}: cannot be opened ({error.strerror}); check its permissions") from error
@@ -59,6 +59,18 @@ def choose_reader(source: Path, options: ReadOptions | None = None) -> Reader:
     hint += f" say where images and masks lie, {EXAMPLE} (NAME: what both have in common)"
     shown = ", ".join(inside[:SHOWN_NAMES]) + (", ..." if len(inside) > SHOWN_NAMES else "") or "nothing"
     raise DataError(f"{source}: no data set found in it (it holds {shown}){hint}; {understood()}")
+
+
+def _without_columns(reader: Reader, options: ReadOptions | None) -> Reader:
+    """The reader. Raises ConfigError if columns were named, which it does not have."""
+    own = ReadOptions()
+    for option, name, standard in (
+        ("--image-column", (options or own).image_column, own.image_column),
+        ("--mask-column", (options or own).mask_column, own.mask_column),
+    ):
+        if name != standard:
+            raise ConfigError(f"{option} {name!r}: only lists and Hugging Face data sets have columns; leave it out")
+    return reader
 
 
 def _understood_below(source: Path) -> list[Path]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infosam.data.pixels import Unusable, mask_png, read_pair
+from infosam.data.pairs import Listed, MaskChoice
+from infosam.data.pixels import Unusable, mask_png, open_drawing, read_pair
 from infosam.data.rgb import EXIF_ORIENTATION
 
 HALF = np.zeros((6, 8), np.uint8)
@@ -99,6 +100,18 @@ def test_a_jpeg_mask_is_recognised_by_its_smear(tmp_path: Path) -> None:
     Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
     with pytest.raises(Unusable, match="smeared by JPEG: threshold it at 127"):
         read_pair(tmp_path / "photo.png", tmp_path / "mask.jpg")
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png"])
+def test_a_class_of_a_smeared_mask_is_refused(ending: str, tmp_path: Path) -> None:
+    """255 alone would be an object with holes."""
+    mask = np.zeros((64, 64), np.uint8)
+    mask[9:50, 13:51] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.jpg", quality=90)
+    Image.open(tmp_path / "mask.jpg").save(tmp_path / f"mask.{ending}")
+    pair = Listed(image=tmp_path / "a.png", mask=tmp_path / f"mask.{ending}", split=None, row="a")
+    with pytest.raises(Unusable, match="JPEG"):
+        open_drawing(pair, MaskChoice(classes=("255",)))
 
 
 def test_a_label_map_is_refused(tmp_path: Path, image: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from names import Read, touch
 
+from infosam.data.pairs import ReadOptions
 from infosam.data.readers.pairing import Sides, matched
 from infosam.data.readers.table import choose_reader
-from infosam.errors import DataError
+from infosam.errors import ConfigError, DataError
 
 
 def message_of(source: Path) -> str:
@@ -171,3 +172,10 @@ def test_many_data_sets_in_a_folder_are_not_all_proposed(tmp_path: Path) -> None
 def test_packed_pictures_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "images/im#.ppm.gz", "labels/im#.ah.ppm.gz")
     assert "images: no picture or volume in it, but im0.ppm.gz" in Read(tmp_path).problems[0]
+
+
+def test_columns_of_a_source_without_any_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "images/#.png", "masks/#.png")
+    for options in (ReadOptions(mask_column="gt"), ReadOptions(mask_column="gt", images="a/NAME", masks="b/NAME")):
+        with pytest.raises(ConfigError, match="--mask-column 'gt': only lists"):
+            choose_reader(tmp_path, options)
