@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from infosam.data.card import Split
 
 SHOWN_PROBLEMS = 20
-PICTURE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+PICTURE_SUFFIXES = {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 NO_CELLS: Mapping[str, str] = MappingProxyType({})
 
 

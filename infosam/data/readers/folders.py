@@ -20,7 +20,7 @@ from infosam.errors import DataError
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages", "photos", "inputs", "input", "imagestr")
 MASK_FOLDERS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "groundtruth", "ground_truth", "ground truth",
-    "gt", "segmentation", "segmentations", "segmentationclass", "manual", "1st_manual", "labelstr",
+    "gt", "gts", "segmentation", "segmentations", "segmentationclass", "manual", "1st_manual", "labelstr",
 )  # fmt: skip
 Places = tuple[Split | None, Path, Path]  # folder of images and of masks
 
@@ -83,6 +83,7 @@ def _places(source: Path, problems: list[str], notes: dict[str, None]) -> Iterat
     given = [path for path in sorted(images.iterdir()) if path.is_dir() and path.name.lower() in SPLIT_WORDS]
     if not given:
         yield None, images, masks
+        yield from _scored(source, images, notes)
         return
     loose = [path for path in sorted(images.iterdir()) if is_readable(path)]
     if loose:
@@ -97,6 +98,16 @@ def _places(source: Path, problems: list[str], notes: dict[str, None]) -> Iterat
             yield SPLIT_WORDS[place.name.lower()], place, masks / place.name
         else:
             problems.append(f"{masks / place.name}: no such folder, but {place} exists; add the masks of this split")
+
+
+def _scored(source: Path, images: Path, notes: dict[str, None]) -> Iterator[Places]:
+    """imagesTs with labelsTs, the test split beside imagesTr in nnU-Net and the Medical Segmentation Decathlon."""
+    tests = _named(source, ("imagests",)) if images.name.lower() == "imagestr" else []
+    labels = _named(source, ("labelsts",))
+    if tests and labels:
+        yield "test", tests[0], labels[0]
+    elif tests:
+        notes[f"{tests[0]}: not read, there are no masks in labelsTs"] = None
 
 
 def matched(

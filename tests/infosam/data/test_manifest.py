@@ -322,3 +322,29 @@ def test_odd_names_are_matched_and_stored_as_they_are(name: str, tmp_path: Path,
     import_dataset(folder_set, domain="d", out=tmp_path / "set")
     store = open_dataset(tmp_path / "set")
     assert name in [one for split in SPLITS for one in store.ids(split)]
+
+
+def test_the_test_folders_of_nnu_net_are_the_test_split_or_told(
+    tmp_path: Path, write_pair: Callable[..., None]
+) -> None:
+    for number in range(5):
+        write_pair(tmp_path, f"a{number}", seed=number)
+    for kind in ("images", "masks"):
+        (tmp_path / kind).rename(tmp_path / {"images": "imagesTr", "masks": "labelsTr"}[kind])
+    for kind in ("images", "labels"):
+        (tmp_path / f"{kind}Ts").mkdir()
+        shutil.move(tmp_path / f"{kind}Tr/a4.png", tmp_path / f"{kind}Ts/a4.png")
+    assert [pair.image.name for pair in find_pairs(tmp_path) if pair.split == "test"] == ["a4.png"]
+    shutil.rmtree(tmp_path / "labelsTs")
+    assert any("imagesTs: not read, there are no masks" in note for note in discover(tmp_path).notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"), [("a.nrrd", "convert them to NIfTI"), ("a.h5", "save their arrays as npy"), ("a.zip", "unpack")]
+)
+def test_files_that_are_not_read_are_named_with_what_to_do(name: str, cure: str, tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        (tmp_path / "set" / folder / name).write_bytes(b"x")
+    for source in (tmp_path / "set", tmp_path):
+        assert f"its 2 files *{Path(name).suffix} are not read: {cure}" in message_of(source)
