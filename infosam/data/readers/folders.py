@@ -50,7 +50,7 @@ class Folders:
         return Listing(root=source, listed=listed, notes=tuple(notes))
 
 
-def _named(folder: Path, names: tuple[str, ...]) -> list[Path]:
+def named(folder: Path, names: tuple[str, ...]) -> list[Path]:
     """Folders directly in this one with such names, the likeliest first."""
     try:
         found = [path for path in sorted(folder.iterdir()) if path.name.lower() in names and path.is_dir()]
@@ -61,14 +61,14 @@ def _named(folder: Path, names: tuple[str, ...]) -> list[Path]:
 
 def sides_of(folder: Path) -> tuple[Path, Path] | None:
     """The folders of images and of masks in a folder."""
-    images, masks = _named(folder, IMAGE_FOLDERS), _named(folder, MASK_FOLDERS)
+    images, masks = named(folder, IMAGE_FOLDERS), named(folder, MASK_FOLDERS)
     return (images[0], masks[0]) if images and masks else None
 
 
 def _split_folders(folder: Path) -> list[tuple[Split, Path, Path]]:
     """train/images with train/masks, and so on."""
     found = []
-    for place in _named(folder, tuple(SPLIT_WORDS)):
+    for place in named(folder, tuple(SPLIT_WORDS)):
         if sides := sides_of(place):
             found.append((SPLIT_WORDS[place.name.lower()], *sides))
     return found
@@ -102,8 +102,8 @@ def _places(source: Path, problems: list[str], notes: dict[str, None]) -> Iterat
 
 def _scored(source: Path, images: Path, notes: dict[str, None]) -> Iterator[Places]:
     """imagesTs with labelsTs, the test split beside imagesTr in nnU-Net and the Medical Segmentation Decathlon."""
-    tests = _named(source, ("imagests",)) if images.name.lower() == "imagestr" else []
-    labels = _named(source, ("labelsts",))
+    tests = named(source, ("imagests",)) if images.name.lower() == "imagestr" else []
+    labels = named(source, ("labelsts",))
     if tests and labels:
         yield "test", tests[0], labels[0]
     elif tests:
