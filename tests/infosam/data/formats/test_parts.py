@@ -24,6 +24,7 @@ from small_volumes import (
     save_dicom,
     scene,
     write_nifti,
+    write_pages,
     write_tiff,
 )
 from typer.testing import CliRunner
@@ -171,6 +172,7 @@ def test_help_names_the_options(command: str) -> None:
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WRITERS: dict[str, Callable[[Path], object]] = {
     "tif": lambda path: write_tiff(path, np.arange(4 * 9 * 11, dtype=np.uint16).reshape(4, 9, 11)),
+    "tiff": lambda path: write_pages(path, (intensities(0) + 1000).astype(np.uint16)),
     "nii": lambda path: write_nifti(path, intensities(0)),
     "npy": lambda path: np.save(path, intensities(0)),
     "npz": lambda path: np.savez(path, intensities(0)),
