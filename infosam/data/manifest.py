@@ -15,7 +15,8 @@ from infosam.data.kinship import kin_apart
 from infosam.data.pairs import SHOWN_PROBLEMS, Listed, Pair, ReadOptions
 from infosam.data.pixels import Unusable, open_drawing, open_pair
 from infosam.data.readers.contract import Listing
-from infosam.data.readers.table import choose_reader, not_read, understood
+from infosam.data.readers.foreign import not_read
+from infosam.data.readers.table import choose_reader, understood
 from infosam.data.splits import complete_splits, united
 from infosam.download import sha256_of_file
 from infosam.errors import DataError

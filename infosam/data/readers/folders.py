@@ -12,6 +12,7 @@ from infosam.data.formats.names import is_readable, without_suffix
 from infosam.data.pairs import Listed, ReadOptions
 from infosam.data.readers.channels import with_channels
 from infosam.data.readers.contract import Listing
+from infosam.data.readers.foreign import not_read
 from infosam.data.readers.matching import Rule, find_rule, pair_names
 from infosam.data.readers.series import Names, with_series
 from infosam.data.splits import SPLIT_WORDS
@@ -41,6 +42,9 @@ class Folders:
         notes: dict[str, None] = {}
         for split, images, masks in _places(source, problems, notes):
             pictures, drawn = with_series(images, pictures_in(images, problems), pictures_in(masks, problems))
+            if pictures and not drawn and (hint := not_read(masks)):
+                problems.append(f"{masks}: holds no masks{hint}")
+                continue
             pictures, said = with_channels(pictures, drawn)
             notes |= dict.fromkeys(said)
             pairs, rule = matched(images, masks, pictures, drawn, split, problems)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from itertools import islice
 from pathlib import Path
 
 from infosam.data.readers.array_sets import ArraySets
@@ -13,6 +10,7 @@ from infosam.data.readers.cases import Cases
 from infosam.data.readers.coco import Coco
 from infosam.data.readers.contract import Reader
 from infosam.data.readers.folders import Folders
+from infosam.data.readers.foreign import not_read
 from infosam.data.readers.huggingface import HuggingFace
 from infosam.data.readers.lists import Lists
 from infosam.errors import DataError
@@ -20,16 +18,6 @@ from infosam.errors import DataError
 # Most telling first: a folder of images and masks may hold a list of them, and a data set's folder a stray picture.
 READERS: tuple[Reader, ...] = (HuggingFace(), Lists(), Coco(), Folders(), ArraySets(), Beside(), Cases())
 SHOWN_NAMES = 10
-LOOKED_AT = 200  # folders
-CONVERTED = {
-    **dict.fromkeys((".nrrd", ".mha", ".mhd", ".mgz", ".mgh", ".img", ".mnc"), "convert them to NIfTI (.nii.gz)"),
-    **dict.fromkeys((".czi", ".nd2", ".lif", ".oib", ".svs", ".ndpi", ".mrxs"), "export them as TIFF"),
-    **dict.fromkeys((".h5", ".hdf5", ".mat", ".pt", ".pkl", ".tfrecord"), "save their arrays as npy or npz"),
-    **dict.fromkeys((".vrt", ".nc", ".grib"), "convert them to GeoTIFF"),
-    **dict.fromkeys((".mp4", ".avi", ".mov"), "save their frames as pictures"),
-    **dict.fromkeys((".heic", ".avif", ".psd", ".svg"), "save them as PNG"),
-    **dict.fromkeys((".zip", ".tar", ".tgz", ".7z", ".rar"), "unpack them"),
-}
 
 
 def understood() -> str:
@@ -55,16 +43,3 @@ def choose_reader(source: Path) -> Reader:
     hint = f"; did you mean {source / lists[0]}?" if lists else ""
     shown = ", ".join(inside[:SHOWN_NAMES]) + (", ..." if len(inside) > SHOWN_NAMES else "") or "nothing"
     raise DataError(f"{source}: no data set found in it (it holds {shown}){hint}{not_read(source)}; {understood()}")
-
-
-def not_read(source: Path) -> str:
-    """The commonest ending of files below a folder that nobody reads, with advice; empty if there are none."""
-    endings: Counter[str] = Counter()
-    for _, folders, files in islice(os.walk(source), LOOKED_AT):
-        folders.sort()
-        endings.update(Path(name).suffix.lower() for name in files if not name.startswith("."))
-    foreign = [(ending, amount) for ending, amount in endings.most_common() if ending in CONVERTED]
-    if not foreign:
-        return ""
-    ending, amount = foreign[0]
-    return f"; its {amount} files *{ending} are not read: {CONVERTED[ending]}"

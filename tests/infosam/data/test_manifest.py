@@ -347,4 +347,14 @@ def test_files_that_are_not_read_are_named_with_what_to_do(name: str, cure: str,
         (tmp_path / "set" / folder).mkdir(parents=True)
         (tmp_path / "set" / folder / name).write_bytes(b"x")
     for source in (tmp_path / "set", tmp_path):
-        assert f"its 2 files *{Path(name).suffix} are not read: {cure}" in message_of(source)
+        assert f"its files *{Path(name).suffix} (2) are not read: {cure}" in message_of(source)
+
+
+def test_shapes_instead_of_masks_are_named_once(tmp_path: Path, write_pair: Callable[..., None]) -> None:
+    """As SpaceNet comes."""
+    for number in range(4):
+        write_pair(tmp_path, f"a{number}", seed=number)
+        (tmp_path / f"masks/a{number}.png").rename(tmp_path / f"masks/a{number}.geojson")
+    said = message_of(tmp_path)
+    assert "masks: holds no masks; its files *.geojson (4) are not read: burn their shapes into masks" in said
+    assert "problems" not in said
