@@ -46,6 +46,7 @@ class Array(Stack):
         self.sliced = self.count > 1
         self.plane = "slice" if self.sliced else ""
         self.nbytes = 0 if isinstance(array, np.memmap) else array.nbytes
+        self.photo = len(self._channels) == 3 and array.shape[-1] in COLOURS
         self.levels = KEPT if array.dtype in (np.uint8, np.bool_) else None
 
     def values(self, index: int, box: Box, step: int = 1) -> NDArray[np.generic]:
