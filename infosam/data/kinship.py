@@ -20,6 +20,7 @@ FIXED = (
     r"(sub-[0-9A-Za-z]+)",  # Brain Imaging Data Structure
     r"([^/]+)[-_](?:slice|frame|tile|patch|crop)[-_]?\d+",
 )
+TRIED = 500  # names, spread evenly, on which patterns are found
 MATCHING = 0.9  # share of the names that must speak so
 
 
@@ -45,11 +46,14 @@ def kin_apart(listed: Sequence[Listed]) -> Kin | None:
         firsts.setdefault(pair.key, pair)
     if len(firsts) < 3:
         return None
-    root = os.path.commonpath({os.path.dirname(pair.image_name) for pair in firsts.values()})
-    names = {key: pair.image_name[len(root) :].lstrip("/") for key, pair in firsts.items()}
-    for pattern in _patterns(names.values()):
-        found = {key: match[1] for key, name in names.items() if (match := re.search(pattern, name))}
-        if len(found) >= MATCHING * len(names) and 1 < len(set(found.values())) < len(found):
+    root = len(os.path.commonpath({os.path.dirname(pair.image_name) for pair in firsts.values()}))
+    pairs = list(firsts.values())
+    some = [pair.image_name[root:] for pair in pairs[:: max(1, len(pairs) // TRIED)]]
+    for pattern in _patterns(some):
+        if sum(re.search(pattern, name) is not None for name in some) < MATCHING * len(some):
+            continue
+        found = {pair.key: match[1] for pair in pairs if (match := re.search(pattern, pair.image_name[root:]))}
+        if len(found) >= MATCHING * len(pairs) and 1 < len(set(found.values())) < len(found):
             for left, right in _apart(found, firsts):
                 return Kin(pattern, found[left.key], left, right)
     return None
@@ -57,9 +61,8 @@ def kin_apart(listed: Sequence[Listed]) -> Kin | None:
 
 def _patterns(names: Iterable[str]) -> Iterator[str]:
     """Likely patterns over these names, the most telling first."""
-    words = [match for name in names for match in NUMBERED.finditer(name)]
     yield from FIXED[:2]
-    yield from dict.fromkeys(rf"({match[1]}{match[2]}\d+)" for match in words)
+    yield from dict.fromkeys(rf"({match[1]}{match[2]}\d+)" for name in names for match in NUMBERED.finditer(name))
     yield from FIXED[2:]
 
 

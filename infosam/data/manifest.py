@@ -19,10 +19,16 @@ from infosam.data.masks import shown_value
 from infosam.data.pairs import SHOWN_PROBLEMS, Listed, Pair, ReadOptions
 from infosam.data.pixels import Unusable, open_drawing, open_pair
 from infosam.data.readers.contract import Listing
+from infosam.data.readers.foreign import not_read
 from infosam.data.readers.table import choose_reader, understood
 from infosam.data.splits import complete_splits, united
 from infosam.download import sha256_of_file
 from infosam.errors import DataError
+
+OF_ONE = (
+    "slices and tiles of a file, and images of a group, count as one: --group says otherwise, such as --group "
+    r"'_y(\d+)' for rows of tiles"
+)
 
 __all__ = ["Found", "Pair", "Review", "Splitting", "check_pairs", "discover", "find_pairs", "problems_error"]
 
@@ -72,7 +78,7 @@ def discover(
         raise problems_error(source, problems)
     listed, notes = listing.listed, listing.notes
     if not listed:
-        raise DataError(f"{source}: no image-mask pairs in it; {understood()}")
+        raise DataError(f"{source}: no image-mask pairs in it{not_read(source)}; {understood()}")
     if splitting.anew:
         listed = [replace(pair, split=None) for pair in listed]
     if leaks := leaks_in(listed):
@@ -110,7 +116,14 @@ def _splits(
     by_key: dict[str, Split | None] = {names.get(pair.key, pair.key): pair.split for pair in to_draw}
     for key, name in names.items():
         shares[name] = max(shares.get(name, 0.0), shares.get(key, 0.0))
-    splits, drawn = complete_splits(source, by_key, seed=splitting.seed, shares=shares if splitting.stratify else None)
+    try:
+        splits, drawn = complete_splits(
+            source, by_key, seed=splitting.seed, shares=shares if splitting.stratify else None
+        )
+    except DataError as error:
+        if len({pair.image for pair in listed}) > len(by_key):
+            raise DataError(f"{error}; {OF_ONE}") from error
+        raise
     splits.update({key: splits[name] for key, name in names.items()})
     splits.update(known)
     return splits, (*notes, *drawn)

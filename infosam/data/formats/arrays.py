@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.lib.format import read_array_header_1_0 as header_1_0
+from numpy.lib.format import read_array_header_2_0 as header_2_0
 from numpy.typing import NDArray
 
-from infosam.data.formats.contract import KEPT, Box, Stack, check_memory, chosen_bands, reading, shape_text
+from infosam.data.formats.contract import DAMAGED, KEPT, Box, Stack, check_memory, chosen_bands, reading, shape_text
 from infosam.data.masks import Unusable
 from infosam.data.pairs import PartOptions
 
@@ -43,6 +46,7 @@ class Array(Stack):
         self.sliced = self.count > 1
         self.plane = "slice" if self.sliced else ""
         self.nbytes = 0 if isinstance(array, np.memmap) else array.nbytes
+        self.photo = len(self._channels) == 3 and array.shape[-1] in COLOURS
         self.levels = KEPT if array.dtype in (np.uint8, np.bool_) else None
 
     def values(self, index: int, box: Box, step: int = 1) -> NDArray[np.generic]:
@@ -109,10 +113,17 @@ def _sides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def shape_of(path: Path) -> tuple[int, ...] | None:
-    """That of a mask; None if it cannot be read, which opening it explains."""
+    """That of a mask, by its header only; None if it cannot be read, which opening it explains."""
     try:
-        return load(path, "mask").shape
-    except (Unusable, OSError):
+        if path.suffix.lower() == ".npy":
+            return load(path, "mask").shape  # not read before it is touched
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            with archive.open(f"{_name(names, path, 'mask')}.npy") as file:
+                read = header_1_0 if np.lib.format.read_magic(file) == (1, 0) else header_2_0
+                shape: tuple[int, ...] = read(file)[0]
+                return shape
+    except (Unusable, *DAMAGED):
         return None
 
 

@@ -53,6 +53,7 @@ class Stack(ABC):
     affine: NDArray[np.float64] | None = None  # (4, 4) from (column, row, number of picture) to mm right, front, top
     space: str | None = None  # what these coordinates are of, if the file says
     levels: Levels | None = None  # None: to be measured on all pictures
+    photo: bool = False  # colours that may be those of an ordinary picture, in other numbers
     inverted: bool = False  # low values are bright
     unplaced: str | None = None  # to be told if slices of a mask do not say where they lie
     remark: str | None = None  # what was decided by itself, and is to be told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,8 @@ from infosam.data.formats.contract import KEPT, Box, Levels, Stack
 LOW_PERCENT, HIGH_PERCENT = 0.5, 99.5
 MAX_PICTURES = 64  # of a stack that are looked at, evenly spaced
 MAX_VALUES = 4_000_000  # of each band
+WHITE = 255
+BRIGHT = 0.5  # of 1; reflectances of the ground stay below
 ROWS = 512  # that are computed at a time
 
 
@@ -32,6 +36,8 @@ def measured(stack: Stack) -> Levels:
     whole = Box(0, 0, height, width)
     chosen = [number * stack.count // amount for number in range(amount)]
     seen = [np.atleast_3d(stack.values(number, whole, step)) for number in chosen]
+    if stack.photo and (kept := _of_photo(seen)) is not None:
+        return kept
     levels = []
     for band in range(seen[0].shape[2]):
         values = np.concatenate([picture[:, :, band].ravel() for picture in seen]).astype(np.float64)
@@ -41,6 +47,18 @@ def measured(stack: Stack) -> Levels:
             low, high = values.min(), values.max()
         levels.append((float(low), float(high)))
     return tuple(levels)
+
+
+def _of_photo(seen: Sequence[NDArray[np.generic]]) -> Levels | None:
+    """The range of colours that are bytes in a wider type, or bytes divided by 255: stretched one by one they would be
+    other colours than those of the same picture in a PNG. None for all others."""
+    values = np.concatenate([picture.ravel() for picture in seen])
+    if not np.isfinite(values).all() or values.min() < 0 or values.max() > WHITE:
+        return None
+    if np.array_equal(values, np.rint(values)) and values.max() > 1:
+        return ((0.0, float(WHITE)),)
+    bright = values.max() <= 1 and np.percentile(values, HIGH_PERCENT) > BRIGHT
+    return ((0.0, 1.0),) if bright else None
 
 
 def to_8_bit(values: NDArray[np.generic], levels: Levels) -> NDArray[np.uint8]:

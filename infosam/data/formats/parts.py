@@ -25,6 +25,7 @@ from infosam.data.readers.contract import Listing
 from infosam.errors import ConfigError, DataError
 
 MAX_VALUES = 65_536  # different ones in a mask; more are no labels
+SHOWN_VALUES = 20
 Place = tuple[int, Box]  # number of the picture, and what part of it
 
 
@@ -43,9 +44,10 @@ def in_parts(listing: Listing, options: ReadOptions, problems: list[str]) -> Lis
     if not problems:
         cutter.check_options()
         if listing.listed and not listed:
+            held = ", ".join(f"{value:g}" for value in sorted(cutter.values)[:SHOWN_VALUES])
             raise DataError(
-                f"{listing.root}: no slice or tile has an object, of {cutter.blank} looked at; look at the values in "
-                "the masks, choose with --class, or keep them with --slices all"
+                f"{listing.root}: no slice or tile has an object, of {cutter.blank} looked at; the masks hold {held}: "
+                "choose with --class, or keep them with --slices all"
             )
     return replace(listing, listed=listed, notes=(*listing.notes, *cutter.notes()))
 
@@ -75,6 +77,7 @@ class _Cutter:
     used: set[str] = field(default_factory=set)
     planes: Counter[str] = field(default_factory=Counter)
     remarks: set[str] = field(default_factory=set)
+    values: set[float] = field(default_factory=set)  # in the masks, a few of each
 
     def parts_of(self, pair: Listed) -> Iterator[Listed]:
         """The pairs that come of one; itself if it is ordinary. Raises Unusable."""
@@ -117,6 +120,7 @@ class _Cutter:
         seen = [(number, box) for number in image.chosen for box in parts]
         names = [_name(image, place, box) for place in range(len(image.chosen)) for box in parts]
         whole, labelled = _values_in(pair, mask.stack, drawn, self.options.choice)
+        self.values |= set(whole[:SHOWN_VALUES])
         is_part = image.stack.sliced or len(parts) > 1
         group = pair.group or image.stack.group or without_suffix(pair.image).relative_to(self.root).as_posix()
         for left, right, name, has_object in zip(seen, drawn, names, labelled, strict=True):

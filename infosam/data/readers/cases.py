@@ -14,7 +14,7 @@ from infosam.data.formats.names import is_readable, without_suffix
 from infosam.data.pairs import Listed, ReadOptions
 from infosam.data.readers.beside import MASK_NAME
 from infosam.data.readers.contract import Listing
-from infosam.data.readers.folders import sides_of
+from infosam.data.readers.folders import mask_folders, sides_of
 from infosam.data.splits import SPLIT_WORDS
 from infosam.errors import DataError
 
@@ -24,8 +24,8 @@ LOOKED_AT = 20  # folders, to tell whether a source is kept so
 class Cases:
     """In each folder masks are told by a word in their names. The rest of a name, without that of the folder, says of
     which image a mask is: frame01 and frame01_gt. A mask without such a rest, as of BraTS, is of the only image, or of
-    the one that the user names. In each folder there may also be images/ with one image and masks/ with a mask for each
-    of its objects, as in the Data Science Bowl of 2018."""
+    the one that the user names. In each folder there may also be one image, perhaps in images/, and a folder with a
+    mask for each of its objects, of which the user may name one: the Data Science Bowl of 2018, TotalSegmentator."""
 
     layout = (
         "a folder for each case with its image and its mask, such as case7/case7_t1.nii.gz and case7/case7_seg.nii.gz"
@@ -63,11 +63,19 @@ def _inside(folder: Path, *, folders: bool = False) -> list[Path]:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
 
 
+def _sides(case: Path) -> tuple[list[Path], list[Path]] | None:
+    """Images and masks of a case that keeps its masks in a folder."""
+    if sides := sides_of(case):
+        return _inside(sides[0]), _inside(sides[1])
+    folders, images = mask_folders(case), _inside(case)
+    return (images, _inside(folders[0])) if folders and images else None
+
+
 def _is_case(folder: Path) -> bool | None:
     """None: nothing can be said. A folder may also be a class with many images and masks: a case has one mask, or files
     that bear its name and number."""
-    if sides := sides_of(folder):
-        return len(_inside(sides[0])) == 1 or None
+    if sides := _sides(folder):
+        return (len(sides[0]) == 1 and bool(sides[1])) or None
     files = _inside(folder)
     masks = [path for path in files if _is_mask(path)]
     if not masks:
@@ -98,8 +106,8 @@ class _Finder:
     without: int = 0  # cases without any mask
 
     def pairs_of(self, split: Split | None, case: Path) -> Iterator[Listed]:
-        if sides := sides_of(case):
-            yield from self._of_sides(split, case, *map(_inside, sides))
+        if sides := _sides(case):
+            yield from self._of_sides(split, case, *sides)
             return
         files = _inside(case)
         images = [path for path in files if not _is_mask(path)]
@@ -126,6 +134,8 @@ class _Finder:
         self.without += bool(images) and not masks
         if len(images) > 1:
             self.problems.append(f"{case}: {len(images)} images, and masks do not say of which; make folders of one")
+        chosen = [mask for mask in masks if without_suffix(mask).name == self.options.mask_column]
+        masks = chosen or masks
         yield from (self._pair(split, case, image, mask) for image in images[:1] for mask in masks)
 
     def _pair(self, split: Split | None, case: Path, image: Path, mask: Path) -> Listed:

@@ -12,6 +12,7 @@ from infosam.data.formats.names import is_readable
 from infosam.data.pairs import Listed, ReadOptions
 from infosam.data.readers.channels import with_channels
 from infosam.data.readers.contract import Listing
+from infosam.data.readers.foreign import not_read
 from infosam.data.readers.lists import unread_lists
 from infosam.data.readers.matching import find_rule
 from infosam.data.readers.pairing import Matched, Sides, matched, suggested
@@ -77,7 +78,7 @@ def _split_in(name: str) -> Split | None:
 def _groups(folder: Path) -> list[_Group]:
     """Folders directly in this one that are called images or masks in some way, by the split in their names."""
     inside = folders_in(folder)
-    masks = _with_pictures(path for path in inside if _words(path.name) & MASK_WORDS)
+    masks = _with_pictures(mask_folders(folder))
     images = _with_pictures(path for path in inside if path not in masks and _words(path.name) & IMAGE_WORDS)
     images = [path for path in images if not _words(path.name) & MASK_WORDS]
     groups: dict[Split | None, _Group] = {}
@@ -102,6 +103,11 @@ def sides_of(folder: Path) -> tuple[Path, Path] | None:
     if len(groups) == 1 and len(groups[0].images) == len(groups[0].masks) == 1:
         return groups[0].images[0], groups[0].masks[0]
     return None
+
+
+def mask_folders(folder: Path) -> list[Path]:
+    """Folders directly in this one that are called masks in some way."""
+    return [path for path in folders_in(folder) if _words(path.name) & MASK_WORDS]
 
 
 def _with_pictures(folders: Iterable[Path]) -> list[Path]:
@@ -220,7 +226,8 @@ def _match(sides: Sides, images: Path, masks: Path, split: Split | None, problem
             inside = [path.name for path in sorted(folder.rglob("*")) if path.is_file()][:SHOWN_FILES]
             if not others and not inside:
                 continue
-            problems.append(f"{folder}: no picture or volume in it, but {', '.join(inside) or 'nothing'}; {cure}")
+            advice = not_read(folder) or f"; {cure}"
+            problems.append(f"{folder}: no picture or volume in it, but {', '.join(inside) or 'nothing'}{advice}")
             return Matched([], ())
     pictures, said = with_channels(*names)
     found = matched(Sides(sides.source, images, masks), pictures, names[1], split, problems)

@@ -12,6 +12,7 @@ from infosam.data.readers.cases import Cases
 from infosam.data.readers.coco import Coco
 from infosam.data.readers.contract import Reader
 from infosam.data.readers.folders import Folders
+from infosam.data.readers.foreign import not_read
 from infosam.data.readers.huggingface import HuggingFace
 from infosam.data.readers.lists import Lists
 from infosam.data.readers.patterns import EXAMPLE, Patterns
@@ -44,7 +45,7 @@ def choose_reader(source: Path, options: ReadOptions | None = None) -> Reader:
             return _without_columns(Patterns(), options)
         for reader in READERS:
             if reader.fits(source):
-                return reader if isinstance(reader, Lists | HuggingFace) else _without_columns(reader, options)
+                return reader if isinstance(reader, Lists | HuggingFace | Cases) else _without_columns(reader, options)
         inside = sorted(path.name + "/" * path.is_dir() for path in source.iterdir()) if source.is_dir() else None
     except OSError as error:
         raise DataError(f"{source}: cannot be opened ({error.strerror}); check its permissions") from error
@@ -58,7 +59,7 @@ def choose_reader(source: Path, options: ReadOptions | None = None) -> Reader:
         hint = f"; {len(near)} folders in it, such as {near[0]}, are data sets of their own;"
     hint += f" say where images and masks lie, {EXAMPLE} (NAME: what both have in common)"
     shown = ", ".join(inside[:SHOWN_NAMES]) + (", ..." if len(inside) > SHOWN_NAMES else "") or "nothing"
-    raise DataError(f"{source}: no data set found in it (it holds {shown}){hint}; {understood()}")
+    raise DataError(f"{source}: no data set found in it (it holds {shown}){hint}{not_read(source)}; {understood()}")
 
 
 def _without_columns(reader: Reader, options: ReadOptions | None) -> Reader:
@@ -69,7 +70,9 @@ def _without_columns(reader: Reader, options: ReadOptions | None) -> Reader:
         ("--mask-column", (options or own).mask_column, own.mask_column),
     ):
         if name != standard:
-            raise ConfigError(f"{option} {name!r}: only lists and Hugging Face data sets have columns; leave it out")
+            raise ConfigError(
+                f"{option} {name!r}: only lists, Hugging Face data sets and folders of cases have columns; leave it out"
+            )
     return reader
 
 

@@ -165,8 +165,12 @@ def test_any_json_as_a_segmentation(segmentation: Any) -> None:
         lambda numbers: len(numbers) % 2 == 0
     )
 )
-def test_any_outline_is_drawn(outline: list[float]) -> None:
-    assert shapes.draw([outline], SIZE).shape == SIZE
+def test_any_outline_is_drawn_unless_it_is_in_shares_of_the_image(outline: list[float]) -> None:
+    if 0 < max(map(abs, outline)) <= 1:
+        with pytest.raises(shapes.BadShape, match="not in shares of the image"):
+            shapes.draw([outline], SIZE)
+    else:
+        assert shapes.draw([outline], SIZE).shape == SIZE
 
 
 @FEW

@@ -328,3 +328,40 @@ def test_odd_names_are_matched_and_stored_as_they_are(name: str, tmp_path: Path,
     import_dataset(folder_set, domain="d", out=tmp_path / "set")
     store = open_dataset(tmp_path / "set")
     assert name in [one for split in SPLITS for one in store.ids(split)]
+
+
+def test_the_test_folders_of_nnu_net_are_the_test_split_or_told(
+    tmp_path: Path, write_pair: Callable[..., None]
+) -> None:
+    for number in range(5):
+        write_pair(tmp_path, f"a{number}", seed=number)
+    for kind in ("images", "masks"):
+        (tmp_path / kind).rename(tmp_path / {"images": "imagesTr", "masks": "labelsTr"}[kind])
+    for kind in ("images", "labels"):
+        (tmp_path / f"{kind}Ts").mkdir()
+        shutil.move(tmp_path / f"{kind}Tr/a4.png", tmp_path / f"{kind}Ts/a4.png")
+    assert [pair.image.name for pair in find_pairs(tmp_path) if pair.split == "test"] == ["a4.png"]
+    shutil.rmtree(tmp_path / "labelsTs")
+    assert any("not read, though there are pictures in it: imagesTs/" in note for note in discover(tmp_path).notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"), [("a.nrrd", "convert them to NIfTI"), ("a.h5", "save their arrays as npy"), ("a.zip", "unpack")]
+)
+def test_files_that_are_not_read_are_named_with_what_to_do(name: str, cure: str, tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        (tmp_path / "set" / folder / name).write_bytes(b"x")
+    for source, amount in ((tmp_path / "set", 1), (tmp_path, 2)):  # the first of the two folders, and both
+        assert f"its files *{Path(name).suffix} ({amount}) are not read: {cure}" in message_of(source)
+
+
+def test_shapes_instead_of_masks_are_named_once(tmp_path: Path, write_pair: Callable[..., None]) -> None:
+    """As SpaceNet comes."""
+    for number in range(4):
+        write_pair(tmp_path, f"a{number}", seed=number)
+        (tmp_path / f"masks/a{number}.png").rename(tmp_path / f"masks/a{number}.geojson")
+    said = message_of(tmp_path)
+    assert "masks: no picture or volume in it, but a0.geojson, " in said
+    assert "its files *.geojson (4) are not read: burn their shapes into masks" in said
+    assert "problems" not in said

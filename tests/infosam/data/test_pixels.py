@@ -109,7 +109,7 @@ def test_a_class_of_a_smeared_mask_is_refused(ending: str, tmp_path: Path) -> No
     mask[9:50, 13:51] = 255
     Image.fromarray(mask).save(tmp_path / "mask.jpg", quality=90)
     Image.open(tmp_path / "mask.jpg").save(tmp_path / f"mask.{ending}")
-    pair = Listed(image=tmp_path / "a.png", mask=tmp_path / f"mask.{ending}", split=None, row="a")
+    pair = Listed(image_name="a.png", mask_name=str(tmp_path / f"mask.{ending}"), split=None, row="a")
     with pytest.raises(Unusable, match="JPEG"):
         open_drawing(pair, MaskChoice(classes=("255",)))
 

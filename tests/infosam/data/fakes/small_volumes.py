@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
@@ -74,6 +75,21 @@ def geotiff(folder: Path) -> Path:
     for number in range(FILES):
         write_tiff(folder / f"images/s{number}.tif", scene(*SIZE, seed=number), (1000 * number, 5000))
         write_tiff(folder / f"masks/s{number}.tif", labels(number)[1][None], (1000 * number, 5000))
+    return folder
+
+
+def write_pages(path: Path, pictures: NDArray[np.generic]) -> Path:
+    """(pages, H, W) as one TIFF."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = [Image.fromarray(picture) for picture in pictures]
+    first.save(path, save_all=True, append_images=others)
+    return path
+
+
+def pages(folder: Path) -> Path:
+    for number in range(FILES):
+        write_pages(folder / f"images/t{number}.tif", (intensities(number) + 1000).astype(np.uint16))
+        write_pages(folder / f"masks/t{number}.tif", labels(number))
     return folder
 
 
@@ -248,5 +264,5 @@ def arrays(folder: Path) -> Path:
 
 
 FORMATS: Mapping[str, Callable[[Path], Path]] = {
-    "geotiff": geotiff, "nifti": nifti, "dicom": dicom, "contours": contours, "arrays": arrays,
+    "geotiff": geotiff, "pages": pages, "nifti": nifti, "dicom": dicom, "contours": contours, "arrays": arrays,
 }  # fmt: skip

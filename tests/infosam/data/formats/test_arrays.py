@@ -62,6 +62,24 @@ def test_other_numbers_are_stretched_by_the_whole_file(kind: type, tmp_path: Pat
         np.testing.assert_array_equal(rgb[:, :, 0], np.rint(np.clip((picture - low) / (high - low), 0, 1) * 255))
 
 
+@pytest.mark.parametrize(
+    "stored", [COLOURS / 255, (COLOURS / 255).astype(np.float32), COLOURS.astype(np.float32), COLOURS.astype(np.int64)]
+)
+def test_colours_of_a_picture_stay_in_whatever_numbers(stored: np.ndarray, tmp_path: Path) -> None:
+    """Tutorials divide by 255; each colour stretched by itself would be another one than in the PNG."""
+    red = stored * np.array([1, 0.5, 0.25]) if stored.dtype.kind == "f" and stored.max() <= 1 else stored
+    expected = COLOURS * np.array([1, 0.5, 0.25]) if red is not stored else COLOURS
+    for (rgb, _), picture in zip(read(source_of(tmp_path, red, labels(0))), expected, strict=True):
+        assert np.abs(rgb - picture).max() <= 0.5 + 1e-3
+
+
+def test_reflectances_are_stretched(tmp_path: Path) -> None:
+    values = COLOURS / 1000
+    low, high = np.percentile(values, [0.5, 99.5], axis=(0, 1, 2))
+    (rgb, _), *_ = read(source_of(tmp_path, values, labels(0)))
+    np.testing.assert_array_equal(rgb, np.rint(np.clip((values[0] - low) / (high - low), 0, 1) * 255))
+
+
 def test_what_is_no_number_is_black(tmp_path: Path) -> None:
     values = intensities(0).astype(np.float32)
     values[0, :5], values[1, 0, 0] = np.nan, np.inf

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from PIL import Image
 from small_sources import SIZE
-from small_volumes import LABELLED, SLICES, intensities, labels, scene, write_tiff
+from small_volumes import LABELLED, SLICES, intensities, labels, scene, write_pages, write_tiff
 
 from infosam.data.manifest import discover
 from infosam.data.pairs import PartOptions, ReadOptions
@@ -15,17 +14,10 @@ from infosam.data.pixels import open_both
 from infosam.errors import DataError
 
 
-def save(path: Path, pictures: np.ndarray) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    first, *others = [Image.fromarray(picture) for picture in pictures]
-    first.save(path, save_all=True, append_images=others)
-    return path
-
-
 def stacks(folder: Path, kind: type[np.generic] = np.uint16, flat: bool = False) -> Path:
     for number in range(3):
-        save(folder / f"images/s{number}.tif", (intensities(number) + 1000).astype(kind))
-        save(folder / f"masks/s{number}.tif", labels(number)[1:2] if flat else labels(number))
+        write_pages(folder / f"images/s{number}.tif", (intensities(number) + 1000).astype(kind))
+        write_pages(folder / f"masks/s{number}.tif", labels(number)[1:2] if flat else labels(number))
     return folder
 
 

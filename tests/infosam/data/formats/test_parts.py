@@ -14,14 +14,26 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from small_sources import huggingface, pixels, truth, write_pictures
-from small_volumes import FORMATS, dicom_dataset, intensities, labels, open_all, save_dicom, write_nifti, write_tiff
+from small_volumes import (
+    FORMATS,
+    dicom_dataset,
+    intensities,
+    labels,
+    nifti,
+    open_all,
+    save_dicom,
+    scene,
+    write_nifti,
+    write_pages,
+    write_tiff,
+)
 from typer.testing import CliRunner
 
 from infosam import cli
 from infosam.data.commands import app
-from infosam.data.manifest import discover
+from infosam.data.manifest import Splitting, discover
 from infosam.data.masks import Unusable
-from infosam.data.pairs import PartOptions, ReadOptions
+from infosam.data.pairs import MaskChoice, PartOptions, ReadOptions
 from infosam.data.pixels import open_both
 from infosam.errors import ConfigError, DataError
 
@@ -160,11 +172,27 @@ def test_help_names_the_options(command: str) -> None:
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 WRITERS: dict[str, Callable[[Path], object]] = {
     "tif": lambda path: write_tiff(path, np.arange(4 * 9 * 11, dtype=np.uint16).reshape(4, 9, 11)),
+    "tiff": lambda path: write_pages(path, (intensities(0) + 1000).astype(np.uint16)),
     "nii": lambda path: write_nifti(path, intensities(0)),
     "npy": lambda path: np.save(path, intensities(0)),
     "npz": lambda path: np.savez(path, intensities(0)),
     "dcm": lambda path: save_dicom(path, dicom_dataset((intensities(0)[0] + 1024).astype(np.uint16), "p", 0)),
 }
+
+
+def test_a_class_that_no_mask_has_is_refused_with_those_that_are_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"of 12 looked at; the masks hold 0, 1: choose with --class"):
+        discover(nifti(tmp_path), ReadOptions(choice=MaskChoice(classes=("7",))))
+
+
+def test_tiles_of_one_scene_can_be_split_by_rows(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "images/a.tif", scene(96, 96))
+    write_tiff(tmp_path / "masks/a.tif", np.ones((1, 96, 96), np.uint8))
+    options = ReadOptions(parts=PartOptions(tile=32))
+    with pytest.raises(DataError, match=r"slices and tiles of a file, .*--group '_y\(\\d\+\)' for rows of tiles"):
+        discover(tmp_path, options)
+    found = discover(tmp_path, options, Splitting(group=r"_y(\d+)"))
+    assert {pair.group for pair in found.pairs} == {"0", "32", "64"}
 
 
 @FEW

@@ -57,6 +57,18 @@ def test_one_image_with_a_mask_for_each_of_its_objects(tmp_path: Path) -> None:
         discover(tmp_path)
 
 
+def test_a_mask_for_each_organ_of_which_one_may_be_chosen(tmp_path: Path) -> None:
+    """As TotalSegmentator comes."""
+    for number in range(3):
+        write_nifti(tmp_path / f"s{number}/ct.nii.gz", intensities(number))
+        for organ in ("liver", "spleen"):
+            write_nifti(tmp_path / f"s{number}/segmentations/{organ}.nii.gz", labels(number))
+    assert len(discover(tmp_path).pairs) == 3 * 2 * 2
+    found = discover(tmp_path, ReadOptions(mask_column="spleen")).pairs
+    assert {pair.mask.parent.name for pair in found} == {"spleen.nii.gz"}
+    assert len(found) == 3 * 2
+
+
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     write_pictures(tmp_path, "case{0}/t1.png", "case{0}/seg.png")
     (tmp_path / "case3/t1.bmp").write_bytes(b"BM")
