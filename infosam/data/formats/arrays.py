@@ -11,7 +11,17 @@ from numpy.lib.format import read_array_header_1_0 as header_1_0
 from numpy.lib.format import read_array_header_2_0 as header_2_0
 from numpy.typing import NDArray
 
-from infosam.data.formats.contract import DAMAGED, KEPT, Box, Stack, check_memory, chosen_bands, reading, shape_text
+from infosam.data.formats.contract import (
+    DAMAGED,
+    KEPT,
+    Box,
+    Stack,
+    check_memory,
+    chosen_bands,
+    reading,
+    shape_text,
+    told_bands,
+)
 from infosam.data.masks import Unusable
 from infosam.data.pairs import PartOptions
 
@@ -71,9 +81,12 @@ def open_array(path: Path, role: Role, parts: PartOptions, drawn: tuple[int, ...
         raise Unusable(f"{path}: the {role} has the shape {shape_text(found)}; expected {SHAPES[role]}")
     available = array.shape[-1] if colour else 1
     bands = chosen_bands(parts.bands if role == "image" else (), available, path)
+    if not bands:
+        bands = (1, 2, 3) if available > 2 else (1,)
+        remark = told_bands(bands, available) if available not in (1, *COLOURS) else remark
     if role == "mask" and array.dtype == np.bool_:
         array = array.view(np.uint8)  # with values, --class and --instances mean the same as in other masks
-    return Array(array, bands or ((1, 2, 3) if available > 2 else (1,)), colour=colour, remark=remark)
+    return Array(array, bands, colour=colour, remark=remark)
 
 
 def arranged(

@@ -96,6 +96,12 @@ def chosen_bands(bands: tuple[int, ...], available: int, path: Path) -> tuple[in
     return bands
 
 
+def told_bands(shown: tuple[int, ...], available: int) -> str:
+    """A remark on bands that nobody chose."""
+    bands = "band" if len(shown) == 1 else "bands"
+    return f"shown: {bands} {', '.join(map(str, shown))} of {available}; --bands chooses"
+
+
 def check_memory(path: Path, shape: tuple[int, ...], itemsize: int) -> int:
     """Bytes of an array. Raises Unusable if they are beyond all reason."""
     if any(side < 1 for side in shape):

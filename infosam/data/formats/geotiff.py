@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from infosam.data.formats.contract import KEPT, Box, Stack, chosen_bands, library, reading
+from infosam.data.formats.contract import KEPT, Box, Stack, chosen_bands, library, reading, told_bands
 from infosam.data.formats.names import TIFF_SUFFIXES, has_suffix
 from infosam.data.masks import Unusable
 from infosam.data.pairs import PartOptions
@@ -203,15 +203,22 @@ def open_scene(path: Path, kind: Literal["image", "mask"], parts: PartOptions) -
             raise Unusable(f"{path}: the mask has {dataset.count} bands; save it with one", "mask-values")
         return Scene(path, kind, dataset, (1,), raw=True)
     bands = chosen_bands(parts.bands, dataset.count, path) or _shown(dataset)
+    guessed = not parts.bands and dataset.count not in (1, 3) and not _names_colours(dataset)
     odd = {dataset.dtypes[band - 1] for band in bands if dataset.dtypes[band - 1].startswith("complex")}
     if odd:
         raise Unusable(f"{path}: complex values are not read; save the amplitude as float32", "format")
-    return Scene(path, kind, dataset, bands, raw=False)
+    scene = Scene(path, kind, dataset, bands, raw=False)
+    scene.remark = told_bands(bands, dataset.count) if guessed else None
+    return scene
+
+
+def _names_colours(dataset: Any) -> bool:
+    return {colour.name for colour in dataset.colorinterp} >= set(COLOURS)
 
 
 def _shown(dataset: Any) -> tuple[int, ...]:
     """Red, green and blue where the file names them, else the first three bands, of one or two the first."""
-    names = [colour.name for colour in dataset.colorinterp]
-    if all(colour in names for colour in COLOURS):
+    if _names_colours(dataset):
+        names = [colour.name for colour in dataset.colorinterp]
         return tuple(names.index(colour) + 1 for colour in COLOURS)
     return (1, 2, 3) if dataset.count > 2 else (1,)

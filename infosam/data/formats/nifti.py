@@ -18,6 +18,7 @@ from infosam.data.formats.contract import (
     library,
     reading,
     shape_text,
+    told_bands,
 )
 from infosam.data.masks import Unusable
 from infosam.data.pairs import PartOptions
@@ -104,7 +105,9 @@ def open_volume(
         wanted = orientations.axcodes2ornt(PLANES[plane])
     else:
         plane, wanted = "", orientations.io_orientation(like)
-    return Volume(path, kind, image, orientations.ornt_transform(own, wanted), plane, bands)
+    volume = Volume(path, kind, image, orientations.ornt_transform(own, wanted), plane, bands)
+    volume.remark = told_bands(bands, amount) if amount > 1 and not parts.bands else None
+    return volume
 
 
 def _three(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -50,8 +50,8 @@ class Pages(Stack):
             if self._kind == "mask":
                 return np.array(mask_values(self._image, self._path))
             grey = self._image.mode in PLAIN or self._image.mode.startswith("I;16")
-            if self._bands and not grey:
-                raise Unusable(f"{self._path}: its pages have colours; leave out --bands", "format")
+            if len(self._bands) > 1 and not grey:
+                raise Unusable(f"{self._path}: its pages have colours; choose one page, such as --bands 1", "format")
             return np.array(self._image if grey else self._image.convert("RGB"))
 
 

@@ -49,6 +49,13 @@ def test_bands_are_chosen_and_each_is_stretched_by_the_whole_scene(
         np.testing.assert_array_equal(rgb[:, :, channel], stretched(values[band - 1]))
 
 
+def test_bands_that_nobody_chose_are_told(tmp_path: Path) -> None:
+    source = source_of(tmp_path, scene(HIGH, WIDE, bands=13))
+    told = "shown: bands 1, 2, 3 of 13; --bands chooses"
+    assert told in discover(source).notes
+    assert told not in discover(source, ReadOptions(parts=PartOptions(bands=(4, 3, 2)))).notes
+
+
 def test_colours_that_the_file_names_are_taken(tmp_path: Path) -> None:
     values = scene(HIGH, WIDE, bands=3)
     np.testing.assert_array_equal(

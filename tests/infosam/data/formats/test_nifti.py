@@ -129,6 +129,7 @@ def test_volumes_along_a_fourth_axis_are_bands(tmp_path: Path) -> None:
     for number in range(3):
         nibabel.save(several, source / f"images/v{number}.nii.gz")
     np.testing.assert_array_equal(grey(read(source)[1]), stretched(intensities(0))[1])
+    assert any(note.startswith("shown: band 1 of 3") for note in discover(source).notes)
     np.testing.assert_array_equal(
         grey(read(source, PartOptions(slices="all", bands=(3,)))[1]), stretched(intensities(2))[1]
     )

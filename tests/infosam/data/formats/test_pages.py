@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from small_sources import SIZE
+from small_sources import SIZE, pixels
 from small_volumes import LABELLED, SLICES, intensities, labels, scene, write_pages, write_tiff
 
 from infosam.data.manifest import discover
@@ -43,6 +43,16 @@ def test_one_mask_for_many_pages_is_refused_and_bands_make_them_one_picture(tmp_
     pair = min(discover(source, ReadOptions(parts=PartOptions(bands=(3, 2, 1)))).pairs, key=lambda pair: pair.row)
     expected = (intensities(0) + 1000).astype(np.uint8)[[2, 1, 0]]
     np.testing.assert_array_equal(open_both(pair)[0].rgb, np.moveaxis(expected, 0, 2))
+
+
+def test_one_page_of_a_file_with_colours_may_be_chosen(tmp_path: Path) -> None:
+    for number in range(3):
+        write_pages(tmp_path / f"images/s{number}.tif", np.stack([pixels(number), pixels(number + 3)]))
+        write_pages(tmp_path / f"masks/s{number}.tif", labels(number)[1:2])
+    pair = min(discover(tmp_path, ReadOptions(parts=PartOptions(bands=(2,)))).pairs, key=lambda pair: pair.row)
+    np.testing.assert_array_equal(open_both(pair)[0].rgb, pixels(3))
+    with pytest.raises(DataError, match="its pages have colours; choose one page, such as --bands 1"):
+        discover(tmp_path, ReadOptions(parts=PartOptions(bands=(1, 2, 1))))
 
 
 def test_smaller_copies_for_display_are_no_pages(tmp_path: Path) -> None:
