@@ -24,7 +24,7 @@ INVERTED_BORDER = 0.8  # share of border pixels that are object
 SURVIVING = 0.5  # of the area of an object, at the resolution of the model's masks
 FAINT = 32  # of 255: a picture of 16 bits that keeps within was stretched by a few odd pixels
 MIB = 1 << 20
-_ROOM = Room(100_000_000)  # px of huge pictures at one time; each takes about 12 bytes
+_ROOM = Room(100_000_000)  # px of huge pictures at one time; each takes about 15 bytes
 
 
 @dataclass(frozen=True)
