@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and leaves the process with the exit code described above."""
     session = Session(verbose=os.environ.get("INFOSAM_DEBUG", "") not in ("", "0"))
     console = Console(stderr=True)
+    # Pillow's, of large pictures: a check counts them, and what is too large to be opened is refused by name.
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     try:
         app, problems = build_app()  # loads every room: long enough for somebody to press Ctrl-C
         for problem in problems:

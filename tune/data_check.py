@@ -14,14 +14,14 @@ from infosam import __version__
 from infosam.config import ModelConfig
 from infosam.data.card import DatasetCard, read_card
 from infosam.data.check.findings import KINDS
-from infosam.data.check.run import MASK_PX, Report, check_source
+from infosam.data.check.run import MASK_PX, Report, by_kind, check_source
 from infosam.data.console import progress
 from infosam.errors import DataError, UserError
 from infosam.sam.architectures import architecture
 from tune.home import Home
 from tune.plan import write_whole
 
-SHOWN_ERRORS = 5
+SHOWN_ERRORS = 5  # of a kind
 
 
 def check_data(data: Path, model: ModelConfig, home: Home, console: Console, *, remember: bool = True) -> None:
@@ -53,10 +53,13 @@ def _again(data: Path, mask_px: int) -> str:
 
 
 def _refusal(data: Path, report: Report, mask_px: int) -> DataError:
-    errors = [finding for finding in report.findings if finding.kind.severity == "error"]
-    lines = [f"{finding.row or finding.file}: {finding.what}" for finding in errors[:SHOWN_ERRORS]]
-    more = f"\n  ... and {len(errors) - SHOWN_ERRORS:,} more" if len(errors) > SHOWN_ERRORS else ""
-    return DataError(f"{data}: unfit to train on; see {_again(data, mask_px)}\n  " + "\n  ".join(lines) + more)
+    """The first errors of each kind: a thousand of one must not hide the one of another."""
+    lines = []
+    for name, found in by_kind(tuple(one for one in report.findings if one.kind.severity == "error")).items():
+        lines += [f"{name}: {finding.row or finding.file}: {finding.what}" for finding in found[:SHOWN_ERRORS]]
+        if len(found) > SHOWN_ERRORS:
+            lines.append(f"{name}: ... and {len(found) - SHOWN_ERRORS:,} more")
+    return DataError(f"{data}: unfit to train on; see {_again(data, mask_px)}\n  " + "\n  ".join(lines))
 
 
 def _state(card: DatasetCard) -> dict[str, list[int]]:

@@ -12,7 +12,7 @@ from infosam.data.card import SPLITS, Split, read_card
 from infosam.data.check.page import overlay_of
 from infosam.data.shards import row_tables
 from infosam.data.store import open_dataset
-from infosam.errors import DataError
+from infosam.errors import DataError, printable
 from infosam.overlay import contact_sheet
 
 CELL_PX = 256
@@ -57,17 +57,21 @@ def _of_split(split: Split, rows: list[dict[str, object]]) -> SplitStatistics:
 
 
 def write_sheet(folder: Path, split: Split, out: Path, *, amount: int = 24) -> int:
-    """Writes a picture with up to `amount` images of a split, spread evenly, with their masks over them; returns how
-    many. The ending of `out` chooses the format. Raises DataError."""
+    """Writes a picture with up to `amount` images of a split, spread evenly, with their masks over them and their ids
+    above; returns how many. The ending of `out` chooses the format. Raises DataError."""
     store = open_dataset(folder)
     if store.rows(split) == 0:
         raise DataError(f"{folder}: no rows in split {split!r}; choose another --split")
     chosen = np.unique(np.linspace(0, store.rows(split) - 1, min(amount, store.rows(split))).astype(int)).tolist()
     samples = [store.read(split, index) for index in chosen]
-    pictures: list[Image.Image] = [overlay_of(sample.image, sample.mask, CELL_PX) for sample in samples]
+    pictures = [_with_name(overlay_of(sample.image, sample.mask, CELL_PX), sample.id) for sample in samples]
     rows = [pictures[start : start + COLUMNS] for start in range(0, len(pictures), COLUMNS)]
     try:
-        contact_sheet(rows, cell_px=CELL_PX).save(out)
+        contact_sheet(rows, cell_px=max(pictures[0].size)).save(out)
     except (OSError, ValueError) as error:
         raise DataError(f"--sheet {out}: cannot be written ({error}); give the name of a PNG or JPEG") from error
     return len(pictures)
+
+
+def _with_name(picture: Image.Image, name: str) -> Image.Image:
+    return contact_sheet([[picture]], [printable(name)], cell_px=CELL_PX)

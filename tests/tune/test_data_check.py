@@ -13,6 +13,10 @@ from rich.console import Console
 
 from infosam.config import ModelConfig
 from infosam.data.card import read_card
+from infosam.data.check.findings import KINDS, Finding
+from infosam.data.check.run import Report
+from infosam.data.pairs import ReadOptions
+from infosam.data.readers.contract import Listing
 from infosam.data.store import import_dataset
 from infosam.errors import DataError
 from tune import data_check
@@ -125,3 +129,14 @@ def test_errors_stop_and_name_the_rows(tmp_path: Path, home: Home) -> None:
     with pytest.raises(DataError, match=rf"{data}: unfit to train on; see infosam data check {data}"):
         said(data, home)
     assert not home.checks.exists()
+
+
+def test_many_errors_of_one_kind_hide_none_of_another() -> None:
+    kinds = [("damaged", 9), ("blank", 1)]
+    found = [Finding(KINDS[kind], f"{kind}{n}.png", "", "is bad") for kind, amount in kinds for n in range(amount)]
+    report = Report(
+        source=Path("set"), listing=Listing(root=Path("set"), listed=[]), facts=(), findings=tuple(found),
+        options=ReadOptions(),
+    )  # fmt: skip
+    said = str(data_check._refusal(Path("set"), report, 256))
+    assert "damaged: ... and 4 more\n  blank: blank0.png: is bad" in said

@@ -25,7 +25,7 @@ FAINT_PX = 256  # looked at along each side
 INVERTED_BORDER = 0.8  # share of border pixels that are object
 SURVIVING = 0.5  # of the area of an object, at the resolution of the model's masks
 MIB = 1 << 20
-_ROOM = Room(100_000_000)  # px of huge pictures at one time; each takes about 12 bytes
+_ROOM = Room(100_000_000)  # px of huge pictures at one time; each takes about 15 bytes
 
 
 @dataclass(frozen=True)

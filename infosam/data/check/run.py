@@ -106,6 +106,8 @@ def _of_listing(problem: str, root: Path) -> Finding:
             return Finding(KINDS["listing"], Path(os.path.relpath(file, root)).as_posix(), file, problem)
     name = re.sub(r":\d+$", "", words[0])
     file = str(root / name) if os.path.lexists(root / name) else name
+    named = (": ".join(words[1:amount]) for amount in range(len(words) - 1, 1, -1))  # if it could not be cut into tiles
+    file = next((one for one in named if os.sep in one and os.path.lexists(one)), file)
     return Finding(KINDS["listing"], words[0], file, problem)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from spoiled import disc, photo, save
 
 from infosam import cli
 from infosam.config import ModelConfig
@@ -38,6 +39,17 @@ def test_a_sheet_shows_at_most_what_is_there(data: Path, tmp_path: Path) -> None
         assert sheet.width > 3 * 256
     with pytest.raises(DataError, match="PNG or JPEG"):
         write_sheet(data, "test", tmp_path / "sheet.what")
+
+
+def test_a_sheet_names_its_images(tmp_path: Path) -> None:
+    """Whoever sees a wrong mask has to find it; a name may hold a new line."""
+    for number in range(4):
+        save(tmp_path / "set", f"{number}\n.png", photo(number), disc())
+    data = import_dataset(tmp_path / "set", domain="d", out=tmp_path / "data").path
+    assert write_sheet(data, "train", tmp_path / "sheet.png") == 2
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        head = np.asarray(sheet.convert("L"))[:28]
+    assert (head < 128).any()
 
 
 def test_trivial_scores_on_squares_are_perfect_with_a_box(data: Path) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import io
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from small_sources import coco
+from small_sources import coco, encoded, pixels
 from spoiled import SIDE, SPOILS, copied, deep, disc, hair, mended, of_two_classes, photo, save, wider
 
 from infosam import cli
@@ -18,7 +20,7 @@ from infosam.data.check.findings import KINDS
 from infosam.data.check.fix import write_fixed
 from infosam.data.check.page import render_page, show_report, write_page
 from infosam.data.check.run import by_kind, check_source
-from infosam.data.pairs import MaskChoice, ReadOptions
+from infosam.data.pairs import MaskChoice, PartOptions, ReadOptions
 from infosam.data.threads import Room
 from infosam.errors import DataError
 
@@ -104,6 +106,21 @@ def test_a_row_that_cannot_be_read_is_named_with_its_list(clean: Path) -> None:
     (clean / "list.csv").write_text("image,label\nimages/train/0.png,\n../x: y.png,masks/train/0.png\n")
     rows = [(one.kind.name, one.row, one.file) for one in check_source(clean / "list.csv").findings]
     assert rows == [("listing", f"list.csv:{line}", str(clean / "list.csv")) for line in (2, 3)]
+
+
+def test_a_file_that_cannot_be_cut_into_tiles_is_named_with_its_row(clean: Path) -> None:
+    (clean / "images/train/1.png").write_bytes(encoded(pixels(1))[:200])
+    findings = check_source(clean, ReadOptions(parts=PartOptions(tile=32))).findings
+    (one,) = [one for one in findings if one.kind.severity == "error"]
+    assert (one.row, one.file) == ("1.png", str(clean / "images/train/1.png"))
+
+
+def test_large_pictures_are_no_noise_on_the_screen(clean: Path, tmp_path: Path) -> None:
+    """Pillow warns of what one may open."""
+    lines = "from PIL import Image; Image.MAX_IMAGE_PIXELS = 3000; from infosam.cli import main; main()"
+    arguments = [sys.executable, "-c", lines, "data", "check", str(clean)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_all_bits_of_a_deep_picture_are_well(clean: Path, tmp_path: Path) -> None:
