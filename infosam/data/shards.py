@@ -16,6 +16,7 @@ from infosam.data.schema import ADDED_LATER, ROW_GROUP_MIB, ROW_GROUP_ROWS, SHAR
 from infosam.download import sha256_of_file
 from infosam.errors import DataError
 
+PIECE_MIB = 8
 MOVES_SCHEMA = pa.schema([("id", pa.string()), ("split", pa.string()), ("group", pa.string())])
 
 
@@ -29,7 +30,8 @@ class ShardWriter:
         self._schema = parquet_schema() if schema is None else schema
         self._first = first
         self._rows: list[dict[str, Any]] = []
-        self._row_bytes = self._shard_bytes = self._shard_rows = 0
+        self._tables: list[pa.Table] = []  # rows of the group that is begun, in Arrow's form
+        self._piece_bytes = self._group_bytes = self._group_rows = self._shard_bytes = self._shard_rows = 0
         self._writer: pq.ParquetWriter | None = None
         self._written: list[tuple[Path, int]] = []  # file under its passing name, rows
 
@@ -46,15 +48,18 @@ class ShardWriter:
     def add(self, row: dict[str, Any]) -> None:
         """A row as `rows.row_of` makes it. Raises OSError."""
         self._rows.append(row)
-        self._row_bytes += len(row["image"]["bytes"]) + len(row["mask"]["bytes"])
-        if len(self._rows) >= ROW_GROUP_ROWS or self._row_bytes > ROW_GROUP_MIB << 20:
+        self._group_rows += 1
+        self._piece_bytes += len(row["image"]["bytes"]) + len(row["mask"]["bytes"])
+        if self._piece_bytes > PIECE_MIB << 20:
+            self._convert()
+        if self._group_rows >= ROW_GROUP_ROWS or self._group_bytes + self._piece_bytes > ROW_GROUP_MIB << 20:
             self._write_group()
             if self._shard_bytes > SHARD_MIB << 20:
                 self._close_shard()
 
     def finish(self) -> tuple[Shard, ...]:
         """Gives all files their names; returns them in order. Raises OSError."""
-        if self._rows or not self._written:
+        if self._group_rows or not self._written:
             self._write_group()
         self._close_shard()
         shards = []
@@ -64,6 +69,12 @@ class ShardWriter:
             os.replace(path, self._folder / name)
         self._written = []
         return tuple(shards)
+
+    def _convert(self) -> None:
+        """A few rows at a time: Arrow doubles its buffers as they grow, and would hold three times a whole group."""
+        self._tables.append(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._group_bytes += self._piece_bytes
+        self._rows, self._piece_bytes = [], 0
 
     def _write_group(self) -> None:
         if self._writer is None:
@@ -76,10 +87,11 @@ class ShardWriter:
                 use_dictionary=["domain", "split"],
                 write_statistics=["id", "split"],
             )
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._shard_bytes += self._row_bytes
-        self._shard_rows += len(self._rows)
-        self._rows, self._row_bytes = [], 0
+        self._convert()
+        self._writer.write_table(pa.concat_tables(self._tables))
+        self._shard_bytes += self._group_bytes
+        self._shard_rows += self._group_rows
+        self._tables, self._group_bytes, self._group_rows = [], 0, 0
 
     def _close_shard(self) -> None:
         if self._writer is None:

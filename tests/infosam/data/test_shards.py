@@ -121,6 +121,15 @@ def test_the_old_form_is_read_as_before(folder_set: Path, tmp_path: Path) -> Non
 # ------------------------------------------------------------------------------------------------------- damage
 
 
+def test_a_row_group_of_several_pieces_is_one(csv_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    imported(csv_set, tmp_path / "whole")
+    monkeypatch.setattr(shards, "PIECE_MIB", 0)  # a piece for each row
+    imported(csv_set, tmp_path / "pieces")
+    whole, pieces = (pq.ParquetFile(tmp_path / name / "data/part-00000.parquet") for name in ("whole", "pieces"))
+    assert pieces.num_row_groups == whole.num_row_groups == 1
+    assert pieces.read().equals(whole.read())
+
+
 @pytest.mark.parametrize("field", ["domain", "digest", "shard"])
 def test_a_card_of_a_stranger_does_not_lead_out(csv_set: Path, tmp_path: Path, field: str) -> None:
     """A copy of a bucket is named after domain and digest."""
