@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from selenium.webdriver.common.keys import Keys
 
 from infosam.data.check.fix import write_fixed
 from infosam.data.check.page import write_page
@@ -55,6 +54,8 @@ def test_it_can_be_read_and_runs_nothing(width: int, page: Path, browser: Any) -
 
 
 def test_a_dark_screen_gets_a_dark_page_and_keys_lead_through_it(page: Path, browser: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
     browser.get(page.as_uri())
     light = browser.execute_script(GROUND)
     media = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
