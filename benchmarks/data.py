@@ -108,7 +108,9 @@ def main() -> None:
             figures |= by_cluster("cluster/few", fewest, work / "cluster-few")
             figures |= by_cluster("cluster/many", few, work / "cluster-many")
     for kind in [""] + ["cluster/"] * ("cluster/many/rows" in figures):
-        ratio = figures[f"{kind}ratio_peak"] = figures[f"{kind}many/peak_bytes"] / figures[f"{kind}few/peak_bytes"]
+        ratio = figures[f"ratio_{kind.replace('/', '_')}peak"] = (
+            figures[f"{kind}many/peak_bytes"] / figures[f"{kind}few/peak_bytes"]
+        )
         print(f"{kind}peak for ten times the pairs: {ratio:.3f} times that for the few")
     if arguments.out:
         publish(arguments.out, "data", figures)

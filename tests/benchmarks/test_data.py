@@ -15,7 +15,7 @@ def test_ten_times_the_pictures_need_hardly_more_memory(quick: Callable[..., dic
     assert found["ratio_peak"] < 1.3
     assert found["cluster/many/rows"] == found["few/rows"] == 10 * found["cluster/few/rows"]
     assert found["cluster/few/peak_bytes"] > found["few/peak_bytes"] / 2  # all of its processes are counted
-    assert found["cluster/ratio_peak"] < 1.3
+    assert found["ratio_cluster_peak"] < 1.3
     assert found["datasets/rows"] == found["pairs"]
     speeds = (found[f"{who}/rows"] / found[f"{who}/seconds"] for who in ("many", "datasets"))
     assert found["ratio_pairs_per_second"] == pytest.approx(next(speeds) / next(speeds))
