@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 
 from infosam.data.importing import NewRow, Opened, open_one
-from infosam.data.rows import namer, taken
+from infosam.data.rows import namer, with_ids
 from infosam.data.schema import parquet_schema
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ClusterOpener:
         tables = cast("Iterator[pa.Table]", opened.iter_batches(batch_size=None, batch_format="pyarrow"))
         travelled = (row for table in tables for batch in table.to_batches() for row in batch.to_pylist())
         by_pair = groupby(travelled, key=lambda row: row["pair"])
-        for (pair, _), (_, rows) in zip(taken(found), by_pair, strict=True):
+        for (pair, _), (_, rows) in zip(with_ids(found), by_pair, strict=True):
             yield _opened(pair, list(rows))
 
 

@@ -15,7 +15,7 @@ from infosam.data.card import SPLITS, DatasetCard, Split, check_domain, foreign,
 from infosam.data.manifest import Found, Review, Splitting, discover
 from infosam.data.pairs import Pair, ReadOptions
 from infosam.data.pixels import Unusable, is_small, open_pair
-from infosam.data.rows import row_digest, row_of, set_digest, taken
+from infosam.data.rows import row_digest, row_of, set_digest, with_ids
 from infosam.data.shards import ShardWriter
 from infosam.data.staging import put_back, put_in_place, staged
 from infosam.data.threads import in_order
@@ -44,7 +44,7 @@ class Opened:
 
 
 Opener = Callable[[Found, str], Iterator[Opened]]
-"""Opens all pairs for a domain, in their order. None is left in `Found` afterwards (see `rows.taken`)."""
+"""Opens all pairs for a domain, in their order."""
 
 
 def open_here(found: Found, domain: str) -> Iterator[Opened]:
@@ -53,7 +53,7 @@ def open_here(found: Found, domain: str) -> Iterator[Opened]:
     def one(named: tuple[Pair, str]) -> Opened:
         return open_one(found, *named, domain)
 
-    yield from in_order(one, taken(found), small=lambda named: is_small(named[0]))
+    yield from in_order(one, with_ids(found), small=lambda named: is_small(named[0]))
 
 
 def open_one(found: Found, pair: Pair, row_id: str, domain: str) -> Opened:

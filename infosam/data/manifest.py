@@ -16,6 +16,7 @@ from infosam.data.doubts import doubts_of, folders_drawn_apart
 from infosam.data.formats.parts import in_parts
 from infosam.data.kinship import kin_apart
 from infosam.data.masks import shown_value
+from infosam.data.packed import PackedPairs
 from infosam.data.pairs import SHOWN_PROBLEMS, Listed, Pair, ReadOptions
 from infosam.data.pixels import Unusable, open_drawing, open_pair
 from infosam.data.readers.contract import Listing
@@ -48,14 +49,14 @@ class Found:
     """The pairs of a source and what was decided on the way."""
 
     root: Path  # folder all paths lie in
-    pairs: list[Pair]
+    pairs: Sequence[Pair]
     notes: tuple[str, ...] = ()
     options: ReadOptions = field(default_factory=ReadOptions)
 
 
 def find_pairs(source: Path, *, seed: int = 0) -> list[Pair]:
     """The pairs of `discover`, without its notes."""
-    return discover(source, splitting=Splitting(seed=seed)).pairs
+    return list(discover(source, splitting=Splitting(seed=seed)).pairs)
 
 
 def discover(
@@ -97,7 +98,7 @@ def discover(
         drawn += (f"{kin}: scores may be of what was trained on; --group '{kin.pattern}' keeps them in one split",)
     elif drawn:
         drawn += folders_drawn_apart(listing.root, pairs)
-    return Found(root=listing.root, pairs=pairs, notes=(*notes, *drawn), options=options)
+    return Found(root=listing.root, pairs=PackedPairs(pairs), notes=(*notes, *drawn), options=options)
 
 
 def _splits(

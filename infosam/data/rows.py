@@ -50,14 +50,10 @@ def set_digest(row_digests: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def taken(found: Found) -> Iterator[tuple[Pair, str]]:
-    """Pairs in their order, each with the id of its row. A pair is let go with that, and `found` has none afterwards:
-    there may be millions, and what is stored of them needs memory, too."""
+def with_ids(found: Found) -> Iterator[tuple[Pair, str]]:
+    """Pairs in their order, each with the id of its row."""
     name = namer(found)
-    found.pairs.reverse()
-    while found.pairs:
-        pair = found.pairs.pop()
-        yield pair, name(pair)
+    return ((pair, name(pair)) for pair in found.pairs)
 
 
 def namer(found: Found) -> Callable[[Pair], str]:

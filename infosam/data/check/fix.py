@@ -21,14 +21,13 @@ from infosam.data.pairs import Labels, Listed, MaskChoice
 from infosam.data.pixels import (
     PICTURE_ERRORS,
     Picture,
-    mask_png,
     open_both,
     open_drawing,
     open_picture,
     open_picture_file,
-    png,
     read_bytes,
 )
+from infosam.data.png import mask_png, png
 from infosam.data.rgb import EXIF_ORIENTATION
 from infosam.data.staging import put_in_place, staged
 from infosam.errors import DataError

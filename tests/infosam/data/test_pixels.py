@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from infosam.data.pairs import Listed, MaskChoice
-from infosam.data.pixels import Unusable, mask_png, open_drawing, read_pair
+from infosam.data.pixels import Unusable, open_drawing, read_pair
 from infosam.data.rgb import EXIF_ORIENTATION
 
 HALF = np.zeros((6, 8), np.uint8)
@@ -193,12 +193,3 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, image: Path, monkeypatc
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(Unusable, match="cut it into tiles"):
         read_pair(image, image)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 3), (130, 257)])
-def test_a_mask_is_written_as_any_reader_of_png_expects_it(size: tuple[int, int]) -> None:
-    mask = np.random.default_rng(0).random(size) > 0.5
-    with Image.open(io.BytesIO(mask_png(mask))) as read:
-        assert (read.format, read.mode) == ("PNG", "L")
-        read.verify()  # the sums of its chunks
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(mask_png(mask)))), mask * 255)
