@@ -54,9 +54,9 @@ class Found:
     options: ReadOptions = field(default_factory=ReadOptions)
 
 
-def find_pairs(source: Path, *, seed: int = 0) -> list[Pair]:
+def find_pairs(source: Path, *, seed: int = 0) -> Sequence[Pair]:
     """The pairs of `discover`, without its notes."""
-    return list(discover(source, splitting=Splitting(seed=seed)).pairs)
+    return discover(source, splitting=Splitting(seed=seed)).pairs
 
 
 def discover(
