@@ -40,16 +40,19 @@ def _one_mask_for_many(listing: Listing) -> Iterator[str]:
 
 
 def folders_drawn_apart(root: Path, listed: Sequence[Listed]) -> tuple[str, ...]:
-    """About pairs with drawn splits, if folders of images, perhaps one for each patient, are in more than one."""
+    """About pairs with drawn splits, if folders of images, perhaps one for each patient, are in more than one.
+
+    A single folder to train on, beside those of given splits, is no hint."""
     folders: dict[str, set[Split | None]] = {}
     for pair in listed:
         if pair.group is None and pair.image_content is None:
             folders.setdefault(os.path.dirname(pair.image_name), set()).add(pair.split)
     apart = [folder for folder, splits in folders.items() if len(splits) > 1]
-    if len(folders) < 2 or not apart:
+    of_train = sum("train" in splits for splits in folders.values())
+    if of_train < 2 or not apart:
         return ()
     name = Path(min(apart)).relative_to(root).as_posix()
     return (
-        f"images lie in {len(folders):,} folders, such as {name}: if each is a patient, video or scene, say --group "
-        "'([^/]+)/[^/]*$', or what is trained on is much like what is scored",
+        f"images to train on lie in {of_train:,} folders, such as {name}: if each is a patient, video or scene, "
+        "say --group '([^/]+)/[^/]*$', or what is trained on is much like what is scored",
     )

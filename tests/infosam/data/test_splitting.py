@@ -85,10 +85,21 @@ def test_folders_that_may_be_patients_are_told(tmp_path: Path, write_pair: Calla
                 (tmp_path / "set" / kind / "x" / f"{number}{patient}.png").rename(
                     tmp_path / "set" / kind / patient / f"{number}.png"
                 )
-    told = "images lie in 3 folders, such as images/"
+    told = "images to train on lie in 3 folders, such as images/"
     assert any(told in note for note in discover(tmp_path / "set").notes)
     grouped = discover(tmp_path / "set", splitting=Splitting(group="([^/]+)/[^/]*$"))
     assert not any(told in note for note in grouped.notes)
+
+
+def test_one_folder_to_train_on_beside_that_of_a_given_split_is_none_of_many(
+    tmp_path: Path, write_pair: Callable[..., None]
+) -> None:
+    for split, amount in (("train", 6), ("test", 3)):
+        for number in range(amount):
+            write_pair(tmp_path / split, f"{split}{number}")
+    found = discover(tmp_path)
+    assert any("drawn for it" in note for note in found.notes)
+    assert not any("folders" in note for note in found.notes)
 
 
 def test_a_rule_for_names_is_told(tmp_path: Path) -> None:
