@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -54,7 +54,6 @@ PICTURE_ERRORS = (
 # Of what Pillow could read: EPS, for one, would hand a stranger's program to Ghostscript.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "JPEG2000")  # MPO is opened as JPEG
 SMALL_BYTES = 16 << 10  # of an image file: PNGs up to about 64 px, photos up to about 200
-SAMPLED_PX = 16  # a side, to tell a photograph from a drawing
 DARK = 64  # of 255: a picture of 16 bits that stays below uses 14 of them or fewer
 _SIZE_CURES = {
     "size": "; export the mask at the size of the image, or correct the row if they do not belong together",
@@ -163,9 +162,6 @@ def open_both(pair: Listed, choice: MaskChoice | None = None, claim: Claim | Non
         kind = "size-rotated" if picture.rotated and (mask_height, mask_width) == (width, height) else "size"
         sizes = f"{mask_width} x {mask_height} px, its image {pair.image.name} {width} x {height} px"
         raise Unusable(f"{pair.mask}: the mask is {sizes}{_SIZE_CURES[kind]}", kind)
-    if picture.mode and _shows_only(picture.rgb, drawing.masks):
-        text = f"{pair.image}: the image is a drawing of its own mask {pair.mask.name}"
-        raise Unusable(f"{text}, so everything would look easy; give the photograph", "own-mask")
     return picture, drawing
 
 
@@ -175,19 +171,6 @@ def is_small(pair: Listed) -> bool:
         return pair.image_content is None and os.stat(pair.image_name).st_size <= SMALL_BYTES
     except (OSError, ValueError):
         return True  # there is nothing to open
-
-
-def _shows_only(rgb: NDArray[np.uint8], masks: Sequence[NDArray[np.bool_]]) -> bool:
-    """Whether a picture (H, W, 3) has one colour where its masks (H, W) are and another where they are not."""
-    few = rgb[:: max(1, len(rgb) // SAMPLED_PX), :: max(1, rgb.shape[1] // SAMPLED_PX)].reshape(-1, 3)
-    others = few[(few != few[0]).any(axis=1)]
-    if (others != others[:1]).any():  # a photograph: nothing else has to be looked at
-        return False
-    mask = np.logical_or.reduce(masks)
-    inside, outside = rgb[mask], rgb[~mask]
-    if not len(inside) or not len(outside) or (inside[0] == outside[0]).all():
-        return False
-    return bool((inside == inside[0]).all() and (outside == outside[0]).all())
 
 
 def open_picture_file(file: Path | IO[bytes]) -> Image.Image:

@@ -20,6 +20,7 @@ from infosam.data.pixels import Claim, Drawing, Picture, open_both
 from infosam.data.threads import Room
 
 HUGE_PX = 16_000_000
+SAMPLED_PX = 16  # a side, to tell a photograph from a drawing
 FAINT_SPAN, FAINT_PERCENT = 16, (1, 99)  # of 255: what nearly all pixels of a picture lie in
 FAINT_PX = 256  # looked at along each side
 INVERTED_BORDER = 0.8  # share of border pixels that are object
@@ -115,6 +116,24 @@ def _inverted(opened: Opened) -> str:
     return f"{opened.pair.mask.name}: {border:.0%} of the border and {mask.mean():.0%} of all pixels are object"
 
 
+def _own_mask(opened: Opened) -> str:
+    if not opened.picture.mode or not _shows_only(opened.picture.rgb, opened.mask):
+        return ""
+    return f"{opened.pair.image.name}: a drawing of its own mask {opened.pair.mask.name}"
+
+
+def _shows_only(rgb: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bool:
+    """Whether a picture (H, W, 3) has one colour where its mask (H, W) is and another where it is not."""
+    few = rgb[:: max(1, len(rgb) // SAMPLED_PX), :: max(1, rgb.shape[1] // SAMPLED_PX)].reshape(-1, 3)
+    others = few[(few != few[0]).any(axis=1)]
+    if (others != others[:1]).any():  # a photograph: nothing else has to be looked at
+        return False
+    inside, outside = rgb[mask], rgb[~mask]
+    if not len(inside) or not len(outside) or (inside[0] == outside[0]).all():
+        return False
+    return bool((inside == inside[0]).all() and (outside == outside[0]).all())
+
+
 def _thin(opened: Opened) -> str:
     height, width = opened.mask.shape
     scale = opened.mask_px / max(height, width)
@@ -197,6 +216,7 @@ PAIR_CHECKS: Mapping[str, Callable[[Opened], str]] = {
     "blank": _blank,
     "full": _full,
     "inverted": _inverted,
+    "own-mask": _own_mask,
     "thin": _thin,
     "huge": _huge,
     "faint": _faint,

@@ -131,13 +131,6 @@ def test_two_values_without_background_are_a_question(tmp_path: Path, image: Pat
         read_pair(image, tmp_path / "mask.png")
 
 
-def test_an_image_that_only_shows_its_mask_is_refused(tmp_path: Path) -> None:
-    for name, pixels in (("image", (1 - HALF) * 255), ("mask", HALF)):
-        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    with pytest.raises(Unusable, match="drawing of its own mask"):
-        read_pair(tmp_path / "image.png", tmp_path / "mask.png")
-
-
 @pytest.mark.parametrize("ending", ["tif", "gif", "png", "webp"])
 def test_a_file_of_several_pictures_is_refused_not_cut_to_the_first(ending: str, tmp_path: Path, image: Path) -> None:
     frames = [Image.fromarray(HALF * 255), Image.fromarray((1 - HALF) * 255)]
