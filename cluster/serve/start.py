@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from cluster.serve.settings import ServeSettings
@@ -23,10 +22,6 @@ PATIENCE = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_LOG_TO_STDERR": "0",
 }
-
-
-SHUTDOWN_S = 30.0
-"""For Ray Serve to end in order; without an end it would keep a terminal for ever, and Ray's own end follows anyway."""
 
 
 class ServerFailed(RuntimeError):
@@ -77,21 +72,7 @@ def serving(settings: ServeSettings, *, address: str | None = None, verbose: boo
             try:
                 yield
             finally:
-                end_within(serve.shutdown, SHUTDOWN_S)
-
-
-def end_within(work: Callable[[], object], limit_s: float) -> bool:
-    """Does what may hang in a thread that the end of the process does not wait for. Returns whether it ended in time;
-    what it raised is of no interest then."""
-
-    def quietly() -> None:
-        with contextlib.suppress(Exception):
-            work()
-
-    thread = threading.Thread(target=quietly, daemon=True)
-    thread.start()
-    thread.join(limit_s)
-    return not thread.is_alive()
+                serve.shutdown()
 
 
 def check_port(host: str, port: int) -> None:
