@@ -142,10 +142,15 @@ def check_domain(domain: str) -> None:
         raise DataError(f"domain {domain!r}: is what people say instead of a domain; choose another name")
 
 
+def address_in(path: Path) -> str | None:
+    """The address, such as s3://bucket/set, given for a path, which loses a slash; None for real paths."""
+    found = re.match(r"([a-z][a-z0-9+.-]+):/+(.+)", str(path))
+    return f"{found[1]}://{found[2]}" if found else None
+
+
 def _no_card(folder: Path) -> str:
     if not folder.exists():
-        if address := re.match(r"([a-z][a-z0-9+.-]+):/+(.+)", str(folder)):
-            url = f"{address[1]}://{address[2]}"
+        if url := address_in(folder):
             return f"{url}: only folders on this machine are read; copy it here first with `infosam data pull {url}`"
         command = f"infosam data import SRC --domain NAME --out {folder}"
         return f"{folder}: no such folder; make the data set with `{command}`"

@@ -98,7 +98,7 @@ def _pattern(option: str, text: str | None) -> _Pattern:
             first = {"NAME": "(?P<name>.+)", "SPLIT": f"(?P<split>{words})", "*": "[^/]*"}
             regex += first.get(token, re.escape(token))
         seen.add(token)
-    base = [part for part in parts[:-1]]
+    base = parts[:-1]
     plain = next((number for number, part in enumerate(base) if TOKENS.search(part)), len(base))
     return _Pattern(option, text, re.compile(regex, re.IGNORECASE | re.DOTALL), "/".join(base[:plain]))
 

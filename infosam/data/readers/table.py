@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
+from infosam.data.card import address_in
 from infosam.data.pairs import ReadOptions
 from infosam.data.readers.array_sets import ArraySets
 from infosam.data.readers.beside import Beside
@@ -36,8 +36,7 @@ def choose_reader(source: Path, options: ReadOptions | None = None) -> Reader:
     """The reader of a source. Raises DataError if there is no such source or nobody understands it."""
     try:
         if not source.exists():
-            if address := re.match(r"([a-z][a-z0-9+.-]+):/+(.+)", str(source)):
-                url = f"{address[1]}://{address[2]}"
+            if url := address_in(source):
                 cure = f"copy it here first; a data set of infosam with `infosam data pull {url}`"
                 raise DataError(f"{url}: only files on this machine are read; {cure}")
             raise DataError(f"{source}: no such file or folder; {understood()}")
